@@ -1,0 +1,1 @@
+"""What both daemons stand on: configuration, log, web, exposition, lifecycle."""
