@@ -1,0 +1,19 @@
+"""The `palegreen` command."""
+
+from __future__ import annotations
+
+import click
+
+from palegreen.cli.check import check
+from palegreen.cli.node import node
+from palegreen.exporter.node import VERSION
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(VERSION, prog_name="palegreen")
+def main() -> None:
+    """Inference observability exporter and quality-drift monitor."""
+
+
+main.add_command(node)
+main.add_command(check)

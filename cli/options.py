@@ -1,0 +1,75 @@
+"""The flags of a configuration model: one per field, with a variable PALEGREEN_... of the same name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import click
+from click.core import ParameterSource
+
+from palegreen.exporter.config import NodeConfig, load
+
+# The names that differ from the field's.
+_FLAGS = {"engines": "--engine", "web_config_file": "--web.config.file"}
+_VARIABLES = {"engines": "PALEGREEN_ENGINE"}
+
+
+def flag(key: str) -> str:
+    """The flag of a configuration key."""
+    return _FLAGS.get(key, "--" + key.replace("_", "-"))
+
+
+def variable(key: str) -> str:
+    """The environment variable of a configuration key."""
+    return _VARIABLES.get(key, f"PALEGREEN_{key.upper()}")
+
+
+def node_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the flags of NodeConfig, and `--config`."""
+    for key, field in reversed(NodeConfig.model_fields.items()):
+        default = "" if field.default in (None, []) else f" [default: {_shown(key, field.default)}]"
+        text = f"{field.description}{default}"
+        if key == "engines":
+            text = f"URL of an inference server, repeatable; joined with those of the file. {text}"
+            option = click.option(flag(key), key, multiple=True, metavar="URL", envvar=variable(key), help=text)
+        elif field.annotation is bool:
+            option = click.option(
+                f"{flag(key)}/--no-{flag(key)[2:]}", key, default=None, envvar=variable(key), help=text
+            )
+        elif get_origin(field.annotation) is Literal:
+            choice = click.Choice(get_args(field.annotation))
+            option = click.option(flag(key), key, type=choice, envvar=variable(key), help=text)
+        else:
+            option = click.option(flag(key), key, envvar=variable(key), metavar=_metavar(key), help=text)
+        command = option(command)
+    path = click.Path(path_type=Path)
+    return click.option("--config", type=path, envvar="PALEGREEN_CONFIG", help="configuration file (YAML)")(command)
+
+
+def loader(context: click.Context, config: Path | None, given: dict[str, Any]) -> Callable[[], NodeConfig]:
+    """A function that reads the configuration anew: flags over environment over file."""
+    overrides = {key: value for key, value in given.items() if value not in (None, ())}
+    origins = {
+        key: flag(key) if context.get_parameter_source(key) is ParameterSource.COMMANDLINE else variable(key)
+        for key in overrides
+    }
+    return lambda: load(config, overrides, origins)
+
+
+def _metavar(key: str) -> str:
+    kinds = {
+        "address": "HOST:PORT",
+        "interval": "DURATION",
+        "timeout": "DURATION",
+        "limit": "SIZE",
+        "mappings": "DIR",
+    }
+    return kinds.get(key.rpartition("_")[2], "FILE")
+
+
+def _shown(key: str, value: object) -> str:
+    if key.endswith("_limit") and isinstance(value, int):
+        return f"{value >> 20}MiB"
+    return f"{value:g}s" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""The per-node daemon: sources -> readings -> snapshot -> exposition."""

@@ -1,0 +1,151 @@
+"""Preflight: does this node have what the daemon needs? One finding a line, each ok or with what to do."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pynvml as nvml
+
+from palegreen.exporter.config import EngineConfig, NodeConfig
+from palegreen.exporter.engines.mapping import Mapper
+from palegreen.exporter.node import engine_source, mappings
+from palegreen.exporter.nvml.binding import DriverError, Library
+from palegreen.exporter.source import SourceError
+from palegreen.runtime.web import ListenError, WebServer, parse_address
+from palegreen.runtime.yamlfile import ConfigError
+
+_KERNEL_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what was looked at, whether it is as it should be, what was seen, what to do."""
+
+    check: str
+    ok: bool
+    detail: str
+    fix: str = ""
+
+    def as_dict(self) -> dict[str, object]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def findings(config: NodeConfig, kernel_driver: Path = _KERNEL_DRIVER) -> Iterator[Finding]:
+    """Every finding, as it is found: a driver that hangs must not hide what was found before."""
+    yield Finding("python", True, f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
+    yield _listening(config)
+    if config.nvml:
+        yield from _driver(config, kernel_driver)
+    else:
+        yield Finding("driver", True, "not read: nvml is off")
+    if config.engines:
+        for engine in config.engines:
+            yield _engine(config, engine)
+    else:
+        yield Finding("engines", False, "no engine is configured", "give --engine http://HOST:PORT, once per server")
+
+
+def _listening(config: NodeConfig) -> Finding:
+    try:
+        host, port = parse_address(config.listen_address)
+        server = WebServer(lambda *_: _nobody(), host, port, config.web_config_file)
+    except ListenError as refused:
+        fix = "stop what listens there (maybe the daemon already runs) or choose another --listen-address"
+        return Finding("listen", False, str(refused), fix)
+    except ConfigError as refused:
+        return Finding("web config", False, str(refused), "mend the file given with --web.config.file")
+    server.close()
+    scheme = "https" if server.tls else "http"
+    return Finding("listen", True, f"{scheme} on {config.listen_address} is free")
+
+
+async def _nobody() -> None:
+    """The server of the check is never asked."""
+
+
+def _driver(config: NodeConfig, kernel_driver: Path) -> Iterator[Finding]:
+    library = Library(config.nvml_library)
+    try:
+        library.start()
+    except DriverError as refused:
+        yield Finding("driver", False, str(refused), _driver_fix(refused, kernel_driver))
+        return
+    simulated = ", simulated" if library.simulated else ""
+    yield Finding("driver", True, f"driver {library.driver_version}, CUDA {library.cuda_version}{simulated}")
+    kernel = _kernel_version(kernel_driver)
+    if kernel and not library.simulated:
+        same = kernel == library.driver_version
+        fix = "" if same else "reload the kernel module or reboot: library and kernel driver were upgraded apart"
+        yield Finding("driver match", same, f"library {library.driver_version}, kernel driver {kernel}", fix)
+    try:
+        count = library.count()
+        names = [_gpu(index) for index in range(count)]
+    except DriverError as refused:
+        yield Finding("gpus", False, str(refused), "look at the kernel log (dmesg | grep -i nvrm)")
+        return
+    finally:
+        library.stop()
+    dead = [index for index, name in enumerate(names) if name is None]
+    if count == 0:
+        yield Finding("gpus", False, "the driver lists no GPU", "give the pod a GPU or the NVIDIA runtime class")
+    elif dead:
+        which = ", ".join(map(str, dead))
+        yield Finding("gpus", False, f"{count} GPUs; {which} not answering", "reset them or drain the node")
+    else:
+        kinds = ", ".join(sorted({name for name in names if name}))
+        yield Finding("gpus", True, f"{count} GPUs: {kinds}")
+
+
+def _driver_fix(refused: DriverError, kernel_driver: Path) -> str:
+    if refused.mismatch:
+        kernel = _kernel_version(kernel_driver)
+        loaded = f" (loaded: {kernel})" if kernel else ""
+        return f"reload the kernel module or reboot the node{loaded}; until then every GPU program fails to start"
+    if kernel_driver.exists():
+        return "mount the driver's libraries (NVIDIA container runtime), or give --nvml-library PATH"
+    return "install the NVIDIA driver, or give --no-nvml on a node without GPUs"
+
+
+def _kernel_version(path: Path) -> str:
+    """Version from the driver's own file, e.g. `NVRM version: NVIDIA UNIX ... Module  550.54.15  Tue ...`."""
+    try:
+        words = path.read_text(encoding="utf-8").splitlines()[0].split()
+    except (OSError, IndexError):
+        return ""
+    return next((word for word in words if word[0].isdigit() and "." in word), "")
+
+
+def _gpu(index: int) -> str | None:
+    try:
+        return str(nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(index)))
+    except nvml.NVMLError:
+        return None
+
+
+def _engine(config: NodeConfig, engine: EngineConfig) -> Finding:
+    name = f"engine {engine.url}"
+    try:
+        known = mappings(config.engine_mappings)
+        source = engine_source(config, engine, Mapper(known), known)
+        source.collect()
+    except ConfigError as refused:
+        return Finding(name, False, str(refused), "mend the configuration")
+    except SourceError as refused:
+        return Finding(name, False, str(refused), _engine_fix(str(refused)))
+    return Finding(name, True, source.describe().partition("(")[2].rstrip(")"))
+
+
+def _engine_fix(cause: str) -> str:
+    if "refused" in cause or "not known" in cause:
+        return "is the server running, and is the address right as seen from here?"
+    if "HTTP 501" in cause:
+        return "llama.cpp: start the server with --metrics"
+    if "HTTP 404" in cause:
+        return "switch its metrics on (SGLang: --enable-metrics), or give the full path of its metrics page"
+    if "HTTP 401" in cause or "HTTP 403" in cause:
+        return "give the engine a bearer_token_file in the configuration"
+    return "open the address and see what it serves"

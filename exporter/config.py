@@ -1,0 +1,136 @@
+"""Configuration of the node daemon: flags over environment over file over defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from palegreen.exporter.engines.source import instance_id
+from palegreen.runtime.log import Format, Level
+from palegreen.runtime.quantity import Bytes, Seconds
+from palegreen.runtime.web import ListenError, parse_address
+from palegreen.runtime.yamlfile import ConfigError, Document
+
+
+def _url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.username or parts.fragment:
+        raise ValueError(f"got {value!r}; allowed: http://HOST:PORT or https://HOST:PORT, with or without a path")
+    return value
+
+
+def _address(value: str) -> str:
+    try:
+        parse_address(value)
+    except ListenError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
+Url = Annotated[str, AfterValidator(_url)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EngineConfig(_Section):
+    """One inference server. Without a path in `url` its metrics page is looked for."""
+
+    url: Url = Field(description="http(s)://HOST:PORT, with the path of the metrics page or without")
+    endpoint: str = Field("", description="logical service that users call; becomes the label endpoint")
+    namespace: str = Field("", description="Kubernetes namespace of the engine")
+    pod: str = Field("", description="pod of the engine; makes instance_id namespace/pod")
+    instance_id: str = Field("", description="overrides namespace/pod or hostname:port")
+    model: str = Field("", description="model name for engines that publish none")
+    interval: Seconds | None = Field(None, description="overrides engine_interval")
+    timeout: Seconds | None = Field(None, description="overrides engine_timeout")
+    bearer_token_file: Path | None = Field(None, description="file whose content is sent as a bearer token")
+    ca_file: Path | None = Field(None, description="certificate authority of an https engine")
+    insecure_skip_verify: bool = Field(False, description="do not verify the certificate of an https engine")
+
+    def identity(self) -> str:
+        """The label instance_id."""
+        return self.instance_id or instance_id(self.url, self.namespace, self.pod)
+
+
+class NodeConfig(_Section):
+    """Everything the node daemon can be told. Each field but `engines` is a flag and a variable of the same name."""
+
+    listen_address: Annotated[str, AfterValidator(_address)] = Field(
+        "0.0.0.0:9450",
+        description="address to listen on",
+    )
+    engines: list[EngineConfig] = Field([], description="inference servers to read")
+    engine_interval: Seconds = Field(5.0, description="time between two readings of an engine")
+    engine_timeout: Seconds | None = Field(
+        None, description="longest answer of an engine; engine_interval, at most 10s"
+    )
+    engine_body_limit: Bytes = Field(16 << 20, description="largest metrics page of an engine")
+    engine_mappings: Path | None = Field(None, description="folder of further engine mappings (*.yaml)")
+    nvml: bool = Field(True, description="read GPUs through the NVIDIA driver")
+    nvml_library: Path | None = Field(None, description="NVML library; found by the loader if not given")
+    nvml_interval: Seconds = Field(1.0, description="time between two readings of a GPU")
+    web_config_file: Path | None = Field(None, description="TLS, users and headers, in exporter-toolkit's format")
+    log_level: Level = Field("info", description="least level that is logged")
+    log_format: Format = Field("logfmt", description="format of the log")
+
+    def timeout(self, engine: EngineConfig) -> float:
+        """Seconds one answer of the engine may take."""
+        interval = engine.interval or self.engine_interval
+        return engine.timeout or self.engine_timeout or min(interval, 10.0)
+
+
+# Read once at the start: a change needs a restart.
+FIXED = ("listen_address", "nvml", "nvml_library", "nvml_interval", "web_config_file", "log_format")
+
+Origin = Literal["flag", "environment"]
+
+
+def load(path: Path | None, overrides: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> NodeConfig:
+    """The configuration of `path` with `overrides` on top; `engines` of both are joined.
+
+    `origins` names where each override came from (`--engine`, `PALEGREEN_ENGINE`), for errors.
+    Raises ConfigError, one line.
+    """
+    document = Document.read(path) if path is not None else None
+    base = document.validate(NodeConfig) if document is not None else NodeConfig()
+    merged = base.model_dump() | {key: value for key, value in overrides.items() if key != "engines"}
+    extra = [{"url": url} for url in overrides.get("engines", ())]
+    merged["engines"] = [*merged["engines"], *extra]
+    try:
+        config = NodeConfig.model_validate(merged)
+    except ValidationError as refused:
+        first = refused.errors()[0]
+        key = str(first["loc"][0])
+        problem = first.get("ctx", {}).get("error") or f"got {first['input']!r}; {_lowered(first['msg'])}"
+        raise ConfigError(f"{(origins or {}).get(key, key)}: {problem}") from None
+    _distinct(config, document, len(base.engines))
+    return config
+
+
+def _distinct(config: NodeConfig, document: Document | None, in_file: int) -> None:
+    """Two engines of one identity would publish the same series."""
+    seen: dict[str, str] = {}
+    for index, engine in enumerate(config.engines):
+        identity = engine.identity()
+        if identity in seen:
+            problem = (
+                f"instance_id {identity!r} is that of {seen[identity]} too; allowed: give one an instance_id of its own"
+            )
+            if document is not None and index < in_file:
+                raise document.error(("engines", index, "url"), problem)
+            raise ConfigError(f"--engine {engine.url}: {problem}")
+        seen[identity] = engine.url
+
+
+def _lowered(text: str) -> str:
+    return text[:1].lower() + text[1:]

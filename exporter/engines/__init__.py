@@ -1,0 +1,1 @@
+"""Inference engines: fetch, parse, recognise, map by data, fold ranks."""

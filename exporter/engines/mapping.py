@@ -1,0 +1,312 @@
+"""Native rows of a page -> canonical rows, as the mapping files say.
+
+Absent is not zero: a metric whose rules find no row is left out and reported as absent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from palegreen.catalogue.engines import Engine, Fold, LabelSource, Operand, Quality, Ranks, Rule
+from palegreen.catalogue.metrics import metrics
+from palegreen.exporter.engines.page import Histogram, Page, Row
+
+Value = float | Histogram
+Labels = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose a canonical row is: a model, served by one of the processes behind the port (empty if there is one)."""
+
+    model: str
+    instance: str
+
+
+@dataclass(slots=True)
+class Mapped:
+    """Canonical rows of one engine on one page, and the quality of each metric by owner."""
+
+    engine: Engine
+    rows: dict[str, dict[tuple[Owner, Labels], Value]] = field(default_factory=dict)
+    quality: dict[tuple[Owner, str], Quality] = field(default_factory=dict)
+
+    def owners(self) -> list[Owner]:
+        """Every model and process that has a row."""
+        found = {owner for rows in self.rows.values() for owner, _ in rows}
+        return sorted(found, key=lambda owner: (owner.model, owner.instance))
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A canonical row before ranks are folded."""
+
+    owner: Owner
+    labels: Labels
+    native: Mapping[str, str]
+    value: Value
+
+
+class Mapper:
+    """Applies every mapping to a page. `wanted` is for the page's parser."""
+
+    def __init__(self, engines: Iterable[Engine]) -> None:
+        self._engines = tuple(engines)
+        self._sources = {engine.engine: frozenset(engine.sources()) for engine in self._engines}
+        self._renames = {
+            engine.engine: [(re.compile(rename.match), rename.to) for rename in engine.rename]
+            for engine in self._engines
+        }
+        self._wanted: dict[str, bool] = {}
+
+    def wanted(self, name: str) -> bool:
+        """Whether any mapping reads the native sample or histogram family."""
+        if name not in self._wanted:
+            self._wanted[name] = any(
+                self._renamed(engine, name) in self._sources[engine.engine] or _belongs(engine, name, None)
+                for engine in self._engines
+            )
+        return self._wanted[name]
+
+    def map(self, page: Page, version: str = "", model: str = "") -> list[Mapped]:
+        """Every engine recognised on the page, with its canonical rows.
+
+        `version` is what the engine's API says, empty if unknown; `model` names the model where no label does.
+        """
+        found = [
+            self._map_engine(engine, page, version, model)
+            for engine in self._engines
+            if any(_belongs(engine, name, row) for name, rows in page.rows.items() for row in rows)
+        ]
+        found = [mapped for mapped in found if mapped.rows]
+        native = {metric for mapped in found if not mapped.engine.yields for metric in mapped.rows}
+        for mapped in found:
+            if mapped.engine.yields:
+                mapped.rows = {metric: rows for metric, rows in mapped.rows.items() if metric not in native}
+        return [mapped for mapped in found if mapped.rows]
+
+    def _renamed(self, engine: Engine, name: str) -> str:
+        for pattern, to in self._renames[engine.engine]:
+            name = pattern.sub(to, name)
+        return name
+
+    def _map_engine(self, engine: Engine, page: Page, version: str, model: str) -> Mapped:
+        view: dict[str, list[Row]] = {}
+        types: dict[str, str] = {}
+        for name, rows in page.rows.items():
+            kept = [row for row in rows if not any(row.labels.get(label) for label in engine.recognise.without_labels)]
+            if kept:
+                renamed = self._renamed(engine, name)
+                view.setdefault(renamed, []).extend(kept)
+                types[renamed] = page.types[name]
+        owners = _Owners(engine, view, model)
+        mapped = Mapped(engine)
+        for metric, rules in engine.metrics.items():
+            for alternative in rules.alternatives():
+                usable = [rule for rule in alternative if _applies(rule, metric, version, types)]
+                results = [(rule, _fold(engine.ranks, rule.fold, _candidates(rule, view, owners))) for rule in usable]
+                if any(rows for _, rows in results):
+                    _take(mapped, metric, results)
+                    break
+        return mapped
+
+
+class _Owners:
+    """Finds the owner of a native row; a row without a model label belongs to the only model of the page."""
+
+    def __init__(self, engine: Engine, view: dict[str, list[Row]], model: str) -> None:
+        self._identity = engine.identity
+        labels = [row.labels for rows in view.values() for row in rows]
+        models = {found for each in labels if (found := _first_of(each, self._identity.model))}
+        instances = {found for each in labels if (found := _first_of(each, self._identity.instance))}
+        self._model = models.pop() if len(models) == 1 else "" if models else model
+        self._several = len(instances) > 1
+
+    def of(self, row: Row) -> Owner:
+        """The row's owner."""
+        model = _first_of(row.labels, self._identity.model) or self._model
+        return Owner(model, _first_of(row.labels, self._identity.instance) if self._several else "")
+
+
+def _belongs(engine: Engine, name: str, row: Row | None) -> bool:
+    recognise = engine.recognise
+    if not (name in recognise.names or name.startswith(tuple(recognise.prefixes) or ("\0",))):
+        return False
+    return row is None or (
+        all(row.labels.get(label) for label in recognise.with_labels)
+        and not any(row.labels.get(label) for label in recognise.without_labels)
+    )
+
+
+def _applies(rule: Rule, metric: str, version: str, types: Mapping[str, str]) -> bool:
+    """Whether the native type fits (a gauge is never a counter or a histogram) and the version is right."""
+    native, kind = types.get(rule.source), metrics()[metric].kind
+    if native is None or (kind == "histogram") != (native == "histogram"):
+        return False
+    if kind == "counter" and native not in ("counter", "untyped", "unknown"):
+        return False
+    return rule.versions is None or version_matches(version, rule.versions)
+
+
+def _candidates(rule: Rule, view: Mapping[str, list[Row]], owners: _Owners) -> Iterator[_Candidate]:
+    rows = _select(rule, view)
+    if rule.latest and rows:
+        newest = max(row.value for row in rows if isinstance(row.value, float))
+        rows = [row for row in rows if row.value == newest]
+    for row in rows:
+        value = _compute(rule, row, view)
+        if value is None:
+            continue
+        for labels in _canonical_labels(rule, row):
+            yield _Candidate(owners.of(row), labels, row.labels, value)
+
+
+def _select(operand: Operand, view: Mapping[str, list[Row]]) -> list[Row]:
+    rows = [row for row in view.get(operand.source, ()) if _meets(row.labels, operand.where)]
+    if operand.value_label is None:
+        return rows
+    numbers = ((row, _number(row.labels.get(operand.value_label, ""))) for row in rows)
+    return [Row(row.labels, number) for row, number in numbers if number is not None]
+
+
+def _meets(labels: Mapping[str, str], where: Mapping[str, list[str]]) -> bool:
+    for label, allowed in where.items():
+        value = labels.get(label, "")
+        if "!" + value in allowed or (value not in allowed and not all(a.startswith("!") for a in allowed)):
+            return False
+    return True
+
+
+def _compute(rule: Rule, row: Row, view: Mapping[str, list[Row]]) -> Value | None:
+    if rule.value is not None:
+        return rule.value
+    if isinstance(row.value, Histogram):
+        return row.value if rule.scale == 1 else _scaled(row.value, rule.scale)
+    value = row.value * rule.scale
+    for operand, operate in (
+        (rule.times, float.__mul__),
+        (rule.over, float.__truediv__),
+        (rule.minus, float.__sub__),
+    ):
+        if operand is None:
+            continue
+        other = _partner(rule, row, operand, view)
+        if other is None or (operate is float.__truediv__ and other == 0):
+            return None
+        value = operate(value, other)
+    return value
+
+
+def _partner(rule: Rule, row: Row, operand: Operand, view: Mapping[str, list[Row]]) -> float | None:
+    """Value of the only row of `operand` that agrees on every label both carry, but for those `where` picked."""
+    picked = set(rule.where) | set(operand.where)
+    matches = [
+        other.value
+        for other in _select(operand, view)
+        if all(other.labels.get(k, v) == v for k, v in row.labels.items() if k not in picked)
+    ]
+    return matches[0] if len(matches) == 1 and isinstance(matches[0], float) else None
+
+
+def _canonical_labels(rule: Rule, row: Row) -> Iterator[Labels]:
+    """Label sets of the canonical row: none where a map drops the row, several where a label is split."""
+    sets: list[Labels] = [()]
+    for label, source in rule.labels.items():
+        values = [source] if isinstance(source, str) else _label_values(source, row.labels)
+        sets = [(*labels, (label, value)) for labels in sets for value in values]
+    return iter(sets)
+
+
+def _label_values(source: LabelSource, labels: Mapping[str, str]) -> list[str]:
+    value = labels.get(source.label, "") or source.default
+    if source.split is not None:
+        return [part.strip() for part in value.split(source.split) if part.strip()]
+    if source.map is None:
+        return [value]
+    return next(([to] for pattern, to in source.map.items() if fnmatchcase(value, pattern)), [])
+
+
+def _fold(ranks: Ranks, fold: Fold, candidates: Iterator[_Candidate]) -> dict[tuple[Owner, Labels], Value]:
+    """Keep one of each set of copies, then fold what is left into one row per owner and label set."""
+    kept: dict[object, tuple[tuple[object, ...], _Candidate]] = {}
+    repeated = {*ranks.copies, *ranks.restarts}
+    for candidate in candidates:
+        rest = tuple(sorted((k, v) for k, v in candidate.native.items() if k not in repeated))
+        rank = (
+            *(_rank(candidate.native.get(label, "")) for label in ranks.copies),
+            *(-_rank(candidate.native.get(label, "")) for label in ranks.restarts),
+        )
+        key = (candidate.owner, candidate.labels, rest)
+        if key not in kept or rank < kept[key][0]:
+            kept[key] = (rank, candidate)
+    folded: dict[tuple[Owner, Labels], Value] = {}
+    for _, candidate in kept.values():
+        place = (candidate.owner, candidate.labels)
+        present = folded.get(place)
+        folded[place] = candidate.value if present is None else _joined(present, candidate.value, fold)
+    return folded
+
+
+def _joined(a: Value, b: Value, fold: Fold) -> Value:
+    if isinstance(a, Histogram) and isinstance(b, Histogram):
+        return _added(a, b)
+    if isinstance(a, float) and isinstance(b, float):
+        return a + b if fold == "sum" else max(a, b) if fold == "max" else min(a, b)
+    raise TypeError("a histogram and a number cannot be folded")
+
+
+def _added(a: Histogram, b: Histogram) -> Histogram:
+    """Sum of two histograms at the bounds they share: cumulative counts are exact there and nowhere else."""
+    other = dict(b.buckets)
+    buckets = tuple((bound, count + other[bound]) for bound, count in a.buckets if bound in other)
+    return Histogram(buckets, a.sum + b.sum, a.count + b.count)
+
+
+def _scaled(histogram: Histogram, factor: float) -> Histogram:
+    buckets = tuple((bound * factor, count) for bound, count in histogram.buckets)
+    return Histogram(buckets, histogram.sum * factor, histogram.count)
+
+
+def _take(mapped: Mapped, metric: str, results: list[tuple[Rule, dict[tuple[Owner, Labels], Value]]]) -> None:
+    order: list[Quality] = ["native", "derived", "proxy"]
+    rows = mapped.rows.setdefault(metric, {})
+    for rule, folded in results:
+        for place, value in folded.items():
+            rows[place] = value if place not in rows else _joined(rows[place], value, rule.fold)
+            key = (place[0], metric)
+            mapped.quality[key] = max(mapped.quality.get(key, "native"), rule.quality, key=order.index)
+
+
+def _first_of(labels: Mapping[str, str], names: list[str]) -> str:
+    return next((labels[name] for name in names if labels.get(name)), "")
+
+
+def _rank(text: str) -> int:
+    return int(text) if text.isdecimal() else -1
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def version_matches(version: str, constraint: str) -> bool:
+    """Whether a version such as `0.5.3.post1` meets `>=0.5,<0.6`; an unknown (empty) version meets nothing."""
+    have = _version(version)
+    if not have:
+        return False
+    for part in constraint.split(","):
+        operator = part.strip().rstrip("0123456789.")
+        wanted = _version(part)
+        if not {">=": have >= wanted, "<": have < wanted, ">": have > wanted, "<=": have <= wanted}[operator]:
+            return False
+    return True
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", text)[:3])

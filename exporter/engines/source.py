@@ -1,0 +1,192 @@
+"""An inference engine as a source: found by what it serves, read, mapped, republished."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import structlog
+
+from palegreen.catalogue.engines import Engine
+from palegreen.catalogue.metrics import metrics
+from palegreen.exporter.engines.facts import Facts, Known
+from palegreen.exporter.engines.fetch import Fetched, Fetcher, FetchError
+from palegreen.exporter.engines.mapping import Mapped, Mapper, Owner
+from palegreen.exporter.engines.page import Histogram, Page, PageError, PageParser, Row
+from palegreen.exporter.source import SourceError
+from palegreen.runtime.exposition import Collected, Readings
+
+log = structlog.get_logger()
+
+_CANONICAL = tuple(metric.name for metric in metrics().values() if metric.canonical)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Labels that say which replica this is; `model` is used where the engine names none."""
+
+    instance_id: str
+    endpoint: str = ""
+    namespace: str = ""
+    pod: str = ""
+    model: str = ""
+
+
+def instance_id(url: str, namespace: str = "", pod: str = "") -> str:
+    """`namespace/pod`, else `hostname:serving-port`; a loopback address stands for this host."""
+    if pod:
+        return f"{namespace}/{pod}"
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host in ("localhost", "::1", "0.0.0.0", "::") or host.startswith("127."):  # noqa: S104 - compared, not bound
+        host = socket.gethostname()
+    return f"{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+
+
+class EngineSource:
+    """Reads one server. `fetcher.url` may carry the path of its metrics page; without one the page is looked for."""
+
+    name = "engine"
+
+    def __init__(
+        self, mapper: Mapper, engines: Sequence[Engine], fetcher: Fetcher, identity: Identity, interval: float
+    ) -> None:
+        self.target = identity.instance_id
+        self.interval = interval
+        # the page, then at most a version and a model page when they are not known yet
+        self.deadline = fetcher.deadline * 3
+        self._mapper = mapper
+        self._engines = {engine.engine: engine for engine in engines}
+        self._fetcher = fetcher
+        self._identity = identity
+        self._parser = PageParser(mapper.wanted)
+        self._facts = Facts(fetcher)
+        self._known = Known(model=identity.model)
+        given = urlsplit(fetcher.url)
+        path = given.path + (f"?{given.query}" if given.query else "")
+        self._given = None if path in ("", "/") else path
+        self._path = self._given
+        self._found = ""
+
+    def collect(self) -> Readings:
+        """Read the page and map it; raises SourceError where there is nothing to believe."""
+        try:
+            mapped = self._read()
+        except (FetchError, PageError) as failure:
+            self._path = self._given
+            self._facts.forget()
+            raise SourceError(f"{self._fetcher.url}: {failure}") from None
+        self._found = ", ".join(sorted(each.engine.title for each in mapped))
+        return self._publish(mapped)
+
+    def close(self) -> None:
+        """Nothing is held between readings."""
+
+    def describe(self) -> str:
+        """What was recognised at the address."""
+        return f"{self._fetcher.url} ({self._found or 'nothing recognised yet'})"
+
+    def _read(self) -> list[Mapped]:
+        if self._path is not None:
+            return self._mapped(self._path, self._fetcher.get(self._path))
+        refused: list[str] = []
+        for path in self._candidates():
+            try:
+                mapped = self._mapped(path, self._fetcher.get(path))
+            except FetchError as failure:
+                if failure.status is None:
+                    raise
+                refused.append(f"{path}: {failure}")
+            else:
+                self._path = path
+                return mapped
+        raise FetchError("no metrics page: " + "; ".join(refused))
+
+    def _candidates(self) -> list[str]:
+        """Paths to try, those of engines that are harmed by another's path first."""
+        ordered = sorted(self._engines.values(), key=lambda e: (not e.path_first, e.path != "/metrics", e.engine))
+        return list(dict.fromkeys(engine.path for engine in ordered))
+
+    def _mapped(self, path: str, fetched: Fetched) -> list[Mapped]:
+        page = self._page(path, fetched)
+        mapped = self._mapper.map(page, self._known.version, self._known.model)
+        if not mapped and not page.listing:
+            raise PageError(_nothing(page))
+        known = self._facts.of([each.engine for each in mapped], self._identity.model)
+        if known != self._known:
+            self._known = known
+            mapped = self._mapper.map(page, known.version, known.model)
+        return mapped
+
+    def _page(self, path: str, fetched: Fetched) -> Page:
+        as_json = next((e for e in self._engines.values() if e.json_page and e.path == path.split("?")[0]), None)
+        if as_json is not None and as_json.json_page is not None:
+            return _page_of_json(as_json, fetched.body)
+        if "text/html" in fetched.content_type or fetched.body[:512].lstrip()[:1] == b"<":
+            raise PageError("an HTML page, not metrics")
+        if "json" in fetched.content_type or fetched.body[:1] in (b"[", b"{"):
+            raise PageError("JSON, not metrics text (trtllm-serve has its text at /prometheus/metrics)")
+        try:
+            text = fetched.body.decode()
+        except UnicodeDecodeError as failure:
+            raise PageError(f"not text: byte {failure.start} is not UTF-8") from None
+        openmetrics = "application/openmetrics-text" in fetched.content_type
+        return self._parser.parse(text.replace("\r\n", "\n"), openmetrics=openmetrics)
+
+    def _publish(self, mapped: Sequence[Mapped]) -> Readings:
+        whole = Collected()
+        for each in mapped:
+            for owner in each.owners():
+                whole.include(self._owned(each, owner))
+        return whole.readings()
+
+    def _owned(self, mapped: Mapped, owner: Owner) -> Readings:
+        who = self._identity
+        instance = f"{who.instance_id}/{owner.instance}" if owner.instance else who.instance_id
+        collected = Collected(owner.model, who.endpoint, mapped.engine.engine, instance, who.namespace, who.pod)
+        for metric, rows in mapped.rows.items():
+            declared = metrics()[metric].labels[6:]
+            for (of, labels), value in rows.items():
+                if of != owner:
+                    continue
+                values = dict(labels)
+                ordered = [values[label] for label in declared]
+                if isinstance(value, Histogram):
+                    collected.histogram(metric, value.buckets, value.sum, value.count, *ordered)
+                else:
+                    collected.add(metric, value, *ordered)
+        for metric in _CANONICAL:
+            quality = mapped.quality.get((owner, metric), "absent") if metric in mapped.rows else "absent"
+            collected.add("palegreen_engine_metric_supported", quality != "absent", metric, quality)
+        if self._known.version:
+            collected.add("palegreen_engine_info", 1, self._known.version)
+        return collected.readings()
+
+
+def _nothing(page: Page) -> str:
+    if any(row.labels.get("server") for rows in page.rows.values() for row in rows):
+        return "a router that repeats its backends' metrics (label server): give the engines' own addresses"
+    return f"no engine recognised among {page.families} metric families"
+
+
+def _page_of_json(engine: Engine, body: bytes) -> Page:
+    """A status page as rows; a page that lists nothing is a page, of an engine without a model."""
+    spec = engine.json_page
+    if spec is None:
+        raise PageError(f"{engine.engine} has no JSON page")
+    try:
+        items = json.loads(body)[spec.items]
+        rows = {name: list(_json_rows(items, key, spec.labels)) for name, key in spec.samples.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise PageError(f"not the JSON of {engine.title}: no list {spec.items!r} of objects") from None
+    return Page(rows=rows, types=dict.fromkeys(rows, "gauge"), families=len(rows), listing=True)
+
+
+def _json_rows(items: Sequence[dict[str, object]], key: str, labels: dict[str, str]) -> Iterator[Row]:
+    for item in items:
+        value = item.get(key)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield Row({label: str(item[name]) for label, name in labels.items()}, float(value))

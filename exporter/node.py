@@ -1,0 +1,202 @@
+"""The node daemon: sources from a configuration, a snapshot over them, a server in front, reloads and signals."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import signal
+import ssl
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from palegreen.catalogue.engines import Engine, engines, resolve
+from palegreen.exporter.app import App
+from palegreen.exporter.config import FIXED, EngineConfig, NodeConfig
+from palegreen.exporter.engines.fetch import Fetcher
+from palegreen.exporter.engines.mapping import Mapper
+from palegreen.exporter.engines.source import EngineSource, Identity
+from palegreen.exporter.nvml.source import NvmlSource
+from palegreen.exporter.snapshot import Snapshots
+from palegreen.exporter.source import Runner, Source
+from palegreen.runtime.exposition import Collected, Readings
+from palegreen.runtime.log import configure
+from palegreen.runtime.web import WebServer, parse_address
+from palegreen.runtime.yamlfile import ConfigError, Document
+
+log = structlog.get_logger()
+
+VERSION = version("palegreen")
+_LOOK_EVERY = 1.0  # seconds between two looks at the configuration file
+
+
+class Node:
+    """The daemon of one node; `reload` gives the configuration as it is now, or raises ConfigError."""
+
+    def __init__(self, config: NodeConfig, reload: Callable[[], NodeConfig], watched: Path | None = None) -> None:
+        self._config = config
+        self._reload = reload
+        self._watched = watched
+        self._stamp = _stamp(watched)
+        self._reloaded = True
+        self._reloaded_at = time.time()
+        self._process = ProcessCollector(registry=CollectorRegistry())
+        self._server: WebServer | None = None
+        self._mappings: tuple[Engine, ...] = ()
+        self._runners: dict[str, Runner] = {}
+        self._snapshots = Snapshots(self._own)
+        self._arrange(config)
+
+    def once(self) -> bytes:
+        """Read every source once and return the exposition as text."""
+        for runner in self._runners.values():
+            runner.read_once()
+        for runner in self._runners.values():
+            if isinstance(runner.source, NvmlSource):
+                runner.source.wait()  # GPUs are read in threads of their own
+                runner.read_once()
+        self._snapshots.refresh()
+        return self._snapshots.body(openmetrics=False, gzipped=False)
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raises ListenError and ConfigError before anything is started."""
+        host, port = parse_address(self._config.listen_address)
+        server = WebServer(App(self._snapshots, VERSION), host, port, self._config.web_config_file)
+        self._server = server
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, server.stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_now)
+        for runner in self._runners.values():
+            runner.start()
+        self._snapshots.start()
+        log.info("node.listening", address=f"{host}:{server.port}", tls=server.tls, version=VERSION)
+        watching = asyncio.create_task(self._watch())
+        try:
+            await server.serve()
+        finally:
+            watching.cancel()
+            self._stop()
+            log.info("node.stopped")
+
+    def _stop(self) -> None:
+        self._snapshots.stop()
+        for runner in self._runners.values():
+            runner.stop()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            stamp = _stamp(self._watched)
+            if stamp != self._stamp:
+                self._stamp = stamp
+                self._reload_now()
+
+    def _reload_now(self) -> None:
+        """Take over a changed configuration, or keep the one in force and say so."""
+        try:
+            config = self._reload()
+            self._arrange(config, start=True)
+        except ConfigError as refused:
+            self._reloaded = False
+            log.error("config.refused", cause=str(refused), effect="the previous configuration stays in force")
+        else:
+            later = [key for key in FIXED if getattr(config, key) != getattr(self._config, key)]
+            if later:
+                log.warning("config.needs_restart", keys=", ".join(later))
+            configure(config.log_level, self._config.log_format)
+            self._config = config.model_copy(update={key: getattr(self._config, key) for key in FIXED})
+            self._reloaded, self._reloaded_at = True, time.time()
+            log.info("config.reloaded", engines=len(config.engines))
+        self._snapshots.changed()
+
+    def _arrange(self, config: NodeConfig, *, start: bool = False) -> None:
+        """Start what is new, stop what is no longer asked for, leave the rest as it runs.
+
+        Raises ConfigError before anything is touched.
+        """
+        known = mappings(config.engine_mappings)
+        mapper = Mapper(known)
+        running = self._runners if known == self._mappings else {}
+        kept: dict[str, Runner] = {key: runner for key, runner in self._runners.items() if key == "nvml"}
+        new: dict[str, Source] = {}
+        if config.nvml and not start:
+            new["nvml"] = NvmlSource(config.nvml_library, config.nvml_interval)
+        for engine in config.engines:
+            key = repr((engine, config.engine_interval, config.engine_timeout, config.engine_body_limit))
+            if key in running:
+                kept[key] = running[key]
+            else:
+                new[key] = engine_source(config, engine, mapper, known)
+        for key, runner in self._runners.items():
+            if key not in kept:
+                runner.stop()
+        self._mappings = known
+        self._runners = kept | {key: Runner(source, self._snapshots.changed) for key, source in new.items()}
+        self._snapshots.use(self._runners.values())
+        if start:
+            for key in new:
+                self._runners[key].start()
+
+    def _own(self) -> Readings:
+        """The daemon about itself."""
+        collected = Collected()
+        collected.add("palegreen_build_info", 1, VERSION, platform.python_version())
+        collected.add("palegreen_config_last_reload_successful", self._reloaded)
+        collected.add("palegreen_config_last_reload_success_timestamp_seconds", self._reloaded_at)
+        if self._config.web_config_file is not None and self._server is not None:
+            good = self._server.last_reload_successful
+            collected.add("palegreen_web_config_last_reload_successful", good)
+        for family in self._process.collect():
+            for sample in family.samples:
+                collected.add(sample.name, sample.value)
+        return collected.readings()
+
+
+def engine_source(config: NodeConfig, engine: EngineConfig, mapper: Mapper, known: tuple[Engine, ...]) -> EngineSource:
+    """The source of one configured engine. Raises ConfigError where a file that it names cannot be used."""
+    identity = Identity(engine.identity(), engine.endpoint, engine.namespace, engine.pod, engine.model)
+    headers, context = {}, None
+    try:
+        if engine.bearer_token_file is not None:
+            token = engine.bearer_token_file.read_text(encoding="utf-8").strip()
+            headers["Authorization"] = f"Bearer {token}"
+        if engine.url.startswith("https"):
+            context = ssl.create_default_context(cafile=engine.ca_file)
+            if engine.insecure_skip_verify:
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    except (OSError, ValueError) as failure:
+        file = (
+            engine.bearer_token_file if context is None and not headers and engine.bearer_token_file else engine.ca_file
+        )
+        raise ConfigError(f"engine {engine.url}: {file} cannot be used: {failure}") from None
+    fetcher = Fetcher(engine.url, config.timeout(engine), config.engine_body_limit, headers, context)
+    return EngineSource(mapper, known, fetcher, identity, engine.interval or config.engine_interval)
+
+
+def mappings(folder: Path | None) -> tuple[Engine, ...]:
+    """Shipped engine mappings and those of a folder, which win by name. Raises ConfigError."""
+    if folder is None:
+        return engines()
+    if not folder.is_dir():
+        raise ConfigError(f"engine_mappings: {folder} is not a folder; allowed: a folder of *.yaml files")
+    own = [Document.read(path).validate(Engine) for path in sorted(folder.glob("*.yaml"))]
+    try:
+        return resolve([*engines(), *own])
+    except ValueError as refused:
+        raise ConfigError(f"engine_mappings: {refused}") from None
+
+
+def _stamp(path: Path | None) -> tuple[Any, ...] | None:
+    if path is None:
+        return None
+    try:
+        stat = path.stat()
+    except OSError:
+        return ()
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino

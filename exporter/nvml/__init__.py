@@ -1,0 +1,1 @@
+"""The GPU driver through NVML: one worker per GPU, events, library state."""

@@ -1,0 +1,121 @@
+"""The NVML library: loading it, starting it, and calling it without stumbling over what a GPU does not support."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pynvml
+
+# Not there, and not going to be there at the next reading either.
+_UNSUPPORTED = frozenset(
+    {
+        pynvml.NVML_ERROR_NOT_SUPPORTED,
+        pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
+        pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
+        pynvml.NVML_ERROR_INVALID_ARGUMENT,
+        pynvml.NVML_ERROR_NO_PERMISSION,
+    }
+)
+_GONE = frozenset(
+    {
+        pynvml.NVML_ERROR_GPU_IS_LOST,
+        pynvml.NVML_ERROR_GPU_NOT_FOUND,
+        pynvml.NVML_ERROR_RESET_REQUIRED,
+        pynvml.NVML_ERROR_UNINITIALIZED,
+        pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
+        pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
+    }
+)
+
+
+class DriverError(Exception):
+    """The driver cannot be used; the message is one line. `mismatch` if library and kernel driver differ."""
+
+    def __init__(self, message: str, *, mismatch: bool = False) -> None:
+        super().__init__(message)
+        self.mismatch = mismatch
+
+
+class GpuGoneError(Exception):
+    """The GPU does not answer as a GPU any more: lost, removed, in need of a reset, or its driver is away."""
+
+
+class Library:
+    """The NVML library, from `path` or by the loader's search; one per process, as pynvml keeps it in a global."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self.driver_version = ""
+        self.cuda_version = ""
+        self.simulated = False
+
+    def start(self) -> None:
+        """Load and initialise; raises DriverError. May be called again after it failed."""
+        if self._path is not None and pynvml.nvmlLib is None:
+            try:
+                pynvml.nvmlLib = ctypes.CDLL(str(self._path))
+            except OSError as failure:
+                raise DriverError(f"{self._path}: {failure}") from None
+        try:
+            pynvml.nvmlInit()
+        except pynvml.NVMLError as failure:
+            raise _explained(failure) from None
+        self.simulated = hasattr(pynvml.nvmlLib, "palegreen_simulated_driver")
+        calls = Calls()
+        self.driver_version = calls(pynvml.nvmlSystemGetDriverVersion) or ""
+        cuda = calls(pynvml.nvmlSystemGetCudaDriverVersion_v2)
+        self.cuda_version = f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else ""
+
+    def count(self) -> int:
+        """Number of GPUs; raises DriverError."""
+        try:
+            return int(pynvml.nvmlDeviceGetCount())
+        except pynvml.NVMLError as failure:
+            raise _explained(failure) from None
+
+    def stop(self) -> None:
+        """Let go of the driver."""
+        with contextlib.suppress(pynvml.NVMLError):  # never started, or the driver left first
+            pynvml.nvmlShutdown()
+
+
+class Calls:
+    """Calls NVML for one GPU and remembers what it does not support, so that it is asked once."""
+
+    def __init__(self) -> None:
+        self._unsupported: set[tuple[str, tuple[int, ...]]] = set()
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What the call returns, or None where the GPU, the driver or our rights do not give it.
+
+        Raises GpuGoneError when there is no GPU to answer.
+        """
+        variant = (function.__name__, tuple(a for a in arguments if isinstance(a, int)))
+        if variant in self._unsupported:
+            return None
+        try:
+            return function(*arguments)
+        except pynvml.NVMLError as failure:
+            if failure.value in _GONE:
+                raise GpuGoneError(str(failure)) from None
+            if failure.value in _UNSUPPORTED:
+                self._unsupported.add(variant)
+            return None
+
+    def first(self, *attempts: tuple[Any, ...]) -> Any:
+        """Result of the first call that gives one: newer entry points first, then what older drivers have."""
+        return next((result for call in attempts if (result := self(*call)) is not None), None)
+
+
+def _explained(failure: pynvml.NVMLError) -> DriverError:
+    if failure.value == pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
+        return DriverError("the NVML library and the loaded kernel driver are of different versions", mismatch=True)
+    if failure.value == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND:
+        return DriverError("libnvidia-ml.so.1 is not on this machine")
+    if failure.value == pynvml.NVML_ERROR_DRIVER_NOT_LOADED:
+        return DriverError("the NVIDIA kernel driver is not loaded")
+    return DriverError(f"NVML: {failure}")

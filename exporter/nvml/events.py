@@ -1,0 +1,121 @@
+"""XID errors and lost GPUs, as the driver reports them through an event set.
+
+An XID gauge, as other exporters have it, keeps the last code for ever and loses repeats; here each event counts.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from dataclasses import dataclass, field
+from threading import Event, Lock, Thread
+from typing import Any
+
+import pynvml as nvml
+import structlog
+
+from palegreen.exporter.nvml.gpu import Identity
+from palegreen.runtime.exposition import Collected, Readings
+
+log = structlog.get_logger()
+
+_WAIT_MS = 500  # bounds how long a stop takes
+_WANTED = nvml.nvmlEventTypeXidCriticalError | nvml.nvmlEventTypeGpuUnavailableError
+
+
+@dataclass(slots=True)
+class _Xids:
+    """Counts and times of one GPU's XIDs by code."""
+
+    counts: dict[int, int] = field(default_factory=dict)
+    latest: dict[int, float] = field(default_factory=dict)
+
+
+class Events:
+    """Waits for the driver's events in a thread of its own and counts them."""
+
+    def __init__(self) -> None:
+        self._set: Any = None
+        self._by_handle: dict[int | None, Identity] = {}
+        self._xids: dict[Identity, _Xids] = {}
+        self._unavailable: set[Identity] = set()
+        self._lock = Lock()
+        self._stopped = Event()
+
+    def start(self) -> None:
+        """Begin to wait; a driver without events is left alone."""
+        try:
+            self._set = nvml.nvmlEventSetCreate()
+        except nvml.NVMLError as failure:
+            log.warning("nvml.no_events", cause=str(failure), effect="XID errors are not counted")
+            return
+        Thread(target=self._run, name="nvml events", daemon=True).start()
+
+    def stop(self) -> None:
+        """End the thread at its next wait."""
+        self._stopped.set()
+
+    def watch(self, identity: Identity, handle: Any) -> None:
+        """Report the events of a GPU that has been attached; called from its own thread, since it may hang."""
+        if self._set is None:
+            return
+        try:
+            supported = nvml.nvmlDeviceGetSupportedEventTypes(handle)
+            if supported & _WANTED:
+                nvml.nvmlDeviceRegisterEvents(handle, supported & _WANTED, self._set)
+        except nvml.NVMLError as failure:
+            log.warning(
+                "nvml.no_events",
+                gpu=identity.gpu,
+                cause=str(failure),
+                effect="its XID errors are not counted",
+            )
+            return
+        with self._lock:
+            self._by_handle[_address(handle)] = identity
+            self._unavailable.discard(identity)
+
+    def unavailable(self, identity: Identity) -> bool:
+        """Whether the driver reported this GPU as unavailable since it was attached."""
+        with self._lock:
+            return identity in self._unavailable
+
+    def readings(self) -> Readings:
+        """Counts so far; they outlive the GPU, since an XID is often its last word."""
+        collected = Collected()
+        with self._lock:
+            for identity, xids in self._xids.items():
+                for code, count in xids.counts.items():
+                    labels = (identity.uuid, identity.gpu, "", str(code))
+                    collected.add("palegreen_gpu_xid_errors_total", count, *labels)
+                    collected.add("palegreen_gpu_xid_last_timestamp_seconds", xids.latest[code], *labels)
+        return collected.readings()
+
+    def _run(self) -> None:
+        wait = getattr(nvml, "nvmlEventSetWait_v2", None) or nvml.nvmlEventSetWait
+        while not self._stopped.is_set():
+            try:
+                event = wait(self._set, _WAIT_MS)
+            except nvml.NVMLError as failure:
+                if failure.value != nvml.NVML_ERROR_TIMEOUT:
+                    self._stopped.wait(_WAIT_MS / 1000)
+                continue
+            self._count(event)
+
+    def _count(self, event: Any) -> None:
+        with self._lock:
+            identity = self._by_handle.get(_address(event.device))
+            if identity is None:
+                return
+            if event.eventType & nvml.nvmlEventTypeGpuUnavailableError:
+                self._unavailable.add(identity)
+            if event.eventType & nvml.nvmlEventTypeXidCriticalError:
+                code = int(event.eventData)
+                xids = self._xids.setdefault(identity, _Xids())
+                xids.counts[code] = xids.counts.get(code, 0) + 1
+                xids.latest[code] = time.time()
+        log.warning("gpu.event", gpu=identity.gpu, uuid=identity.uuid, type=event.eventType, data=event.eventData)
+
+
+def _address(handle: Any) -> int | None:
+    return ctypes.cast(handle, ctypes.c_void_p).value

@@ -1,0 +1,100 @@
+"""The GPU driver as a source: it gathers what the GPUs' workers read last, and never calls a GPU itself."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from threading import Event, Thread
+
+import structlog
+
+from palegreen.exporter.nvml.binding import DriverError, Library
+from palegreen.exporter.nvml.events import Events
+from palegreen.exporter.nvml.worker import Worker
+from palegreen.exporter.source import SourceError
+from palegreen.runtime.exposition import Collected, Readings
+
+log = structlog.get_logger()
+
+_COUNT_EVERY = 5.0  # seconds between two looks at how many GPUs there are
+
+
+class NvmlSource:
+    """All GPUs of the node. `interval` is in seconds, `library` a path or None for the loader's search."""
+
+    name = "nvml"
+    target = ""
+
+    def __init__(self, library: Path | None = None, interval: float = 1.0, deadline: float = 3.0) -> None:
+        self.interval = interval
+        self.deadline = deadline
+        self._library = Library(library)
+        self._workers: list[Worker] = []
+        self._events = Events()
+        self._present: int | None = None
+        self._started = False
+        self._stopped = Event()
+
+    def collect(self) -> Readings:
+        """What every GPU said last; raises SourceError when the driver as a whole cannot be used."""
+        if not self._started:
+            self._start()
+        collected = Collected()
+        collected.add("palegreen_driver_library_mismatch", 0)
+        if self._present is not None:
+            collected.add("palegreen_driver_gpus", self._present)
+        for worker in self._workers:
+            identity, up, readings = worker.latest()
+            if up is not None:
+                collected.add("palegreen_gpu_up", up, identity.uuid, identity.gpu, "")
+            collected.include(readings)
+        collected.include(self._events.readings())
+        return collected.readings()
+
+    def wait(self) -> None:
+        """Until every GPU has answered or is past its deadline; for a single exposition."""
+        while any(worker.latest()[1] is None for worker in self._workers):
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        """Stop the workers; a driver call under way is left to itself."""
+        self._stopped.set()
+        self._events.stop()
+        for worker in self._workers:
+            worker.stop()
+
+    def describe(self) -> str:
+        """Driver version and number of GPUs."""
+        if not self._started:
+            return "GPU driver (not started)"
+        simulated = ", simulated" if self._library.simulated else ""
+        return f"GPU driver {self._library.driver_version}{simulated}: {len(self._workers)} GPUs"
+
+    def _start(self) -> None:
+        try:
+            self._library.start()
+            count = self._library.count()
+        except DriverError as failure:
+            collected = Collected()
+            if failure.mismatch:
+                collected.add("palegreen_driver_library_mismatch", 1)
+            raise SourceError(str(failure), collected.readings()) from None
+        self._started = True
+        self._events.start()
+        self._grow(count)
+        Thread(target=self._watch_count, name="gpu count", daemon=True).start()
+
+    def _watch_count(self) -> None:
+        """In a thread of its own: even the count can hang when the driver is stuck."""
+        while not self._stopped.wait(_COUNT_EVERY):
+            try:
+                self._grow(self._library.count())
+            except DriverError as failure:
+                self._present = None
+                log.warning("nvml.no_count", cause=str(failure))
+
+    def _grow(self, count: int) -> None:
+        """A worker for each index ever seen: one whose GPU has left keeps saying so."""
+        self._present = count
+        for index in range(len(self._workers), count):
+            self._workers.append(Worker(self._library, index, self._events, self.interval, self.deadline))
