@@ -37,12 +37,14 @@ class LabelSource(Strict):
     """Value of a canonical label, read from one native label.
 
     `map` holds shell patterns in order, the first that matches wins and a value that none matches drops the row;
-    without `map` the value passes through. `split` makes one row of each part.
+    without `map` the value passes through. `split` makes one row of each part, but for parts that the label
+    `unless_in` lists too.
     """
 
     label: str
     map: dict[str, str] | None = None
     split: str | None = None
+    unless_in: str | None = None
     default: str = ""
 
 
@@ -64,7 +66,8 @@ class Rule(Operand):
     `scale` is a factor; `times`, `over` and `minus` take a second row, the one that agrees on every label both carry.
     `fold` joins what is left of one engine (data-parallel ranks, native labels that are not asked for). `latest`
     keeps the row of the highest value only; `value` replaces the number. `versions` limits the rule to engines that
-    say they are of such a version.
+    say they are of such a version. A `shared` row counts for the whole server, so that it needs no model where there
+    are several. `unless` names a source that makes the rule void when it is on the page.
     """
 
     labels: dict[str, str | LabelSource] = {}
@@ -76,6 +79,8 @@ class Rule(Operand):
     latest: bool = False
     value: float | None = None
     versions: str | None = None
+    shared: bool = False
+    unless: str | None = None
     quality: Literal["native", "derived", "proxy"] = "native"
 
 
@@ -135,7 +140,7 @@ class Ranks(Strict):
 
 
 class Identity(Strict):
-    """Native labels that name the model, and the process where several share one port."""
+    """Native labels that name the model, and the process where several share one port; the first in use counts."""
 
     model: list[str] = []
     instance: list[str] = []
@@ -160,6 +165,7 @@ class Engine(Strict):
     """One inference engine, or a wrapper around others.
 
     A wrapper `yields`: on a page where another engine stands beside it, it gives only what that one does not.
+    A sample named in `not_a_number` is known to be NaN at times and is absent then; any other NaN spoils the page.
     """
 
     engine: str
@@ -174,6 +180,7 @@ class Engine(Strict):
     yields: bool = False
     identity: Identity = Identity()
     ranks: Ranks = Ranks()
+    not_a_number: list[str] = []
     facts: dict[Literal["version", "model"], list[Fact]] = {}
     metrics: dict[str, MetricRules] = {}
 
@@ -203,6 +210,8 @@ class Engine(Strict):
                 for operand in (rule, rule.times, rule.over, rule.minus):
                     if operand is not None:
                         yield operand.source
+                if rule.unless is not None:
+                    yield rule.unless
 
 
 _COMMON_LABELS = {"model", "endpoint", "engine", "instance_id", "namespace", "pod"}

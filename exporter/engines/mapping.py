@@ -65,11 +65,12 @@ class Mapper:
     def wanted(self, name: str) -> bool:
         """Whether any mapping reads the native sample or histogram family."""
         if name not in self._wanted:
-            self._wanted[name] = any(
-                self._renamed(engine, name) in self._sources[engine.engine] or _belongs(engine, name, None)
-                for engine in self._engines
-            )
+            self._wanted[name] = any(self._renamed(e, name) in self._sources[e.engine] for e in self._engines)
         return self._wanted[name]
+
+    def may_be_nan(self, name: str) -> bool:
+        """Whether an engine is known to print NaN for this native sample at times."""
+        return any(name in engine.not_a_number for engine in self._engines)
 
     def map(self, page: Page, version: str = "", model: str = "") -> list[Mapped]:
         """Every engine recognised on the page, with its canonical rows.
@@ -118,35 +119,43 @@ class _Owners:
     """Finds the owner of a native row; a row without a model label belongs to the only model of the page."""
 
     def __init__(self, engine: Engine, view: dict[str, list[Row]], model: str) -> None:
-        self._identity = engine.identity
+        self._model_labels = engine.identity.model
         labels = [row.labels for rows in view.values() for row in rows]
-        models = {found for each in labels if (found := _first_of(each, self._identity.model))}
-        instances = {found for each in labels if (found := _first_of(each, self._identity.instance))}
+        models = {found for each in labels if (found := _first_of(each, self._model_labels))}
         self._model = models.pop() if len(models) == 1 else "" if models else model
-        self._several = len(instances) > 1
+        self._several_models = bool(models)
+        used = (name for name in engine.identity.instance if any(each.get(name) for each in labels))
+        self._instance_label = next(used, "")
+        self._several = len({found for each in labels if (found := each.get(self._instance_label))}) > 1
 
-    def of(self, row: Row) -> Owner:
-        """The row's owner."""
-        model = _first_of(row.labels, self._identity.model) or self._model
-        return Owner(model, _first_of(row.labels, self._identity.instance) if self._several else "")
+    def of(self, rule: Rule, row: Row) -> Owner | None:
+        """The row's owner; None where it cannot be said which of several models it is."""
+        model = _first_of(row.labels, self._model_labels) or self._model
+        if not model and self._several_models and not rule.shared:
+            return None
+        return Owner(model, row.labels.get(self._instance_label, "") if self._several else "")
 
 
-def _belongs(engine: Engine, name: str, row: Row | None) -> bool:
+def _belongs(engine: Engine, name: str, row: Row) -> bool:
     recognise = engine.recognise
-    if not (name in recognise.names or name.startswith(tuple(recognise.prefixes) or ("\0",))):
-        return False
-    return row is None or (
-        all(row.labels.get(label) for label in recognise.with_labels)
+    return (
+        (name in recognise.names or name.startswith(tuple(recognise.prefixes)))
+        and all(row.labels.get(label) for label in recognise.with_labels)
         and not any(row.labels.get(label) for label in recognise.without_labels)
     )
 
 
 def _applies(rule: Rule, metric: str, version: str, types: Mapping[str, str]) -> bool:
-    """Whether the native type fits (a gauge is never a counter or a histogram) and the version is right."""
+    """Whether the native type fits (a gauge is never a counter or a histogram) and the version is right.
+
+    KServe's qpext declares what vLLM calls `_total` a gauge, so that suffix speaks louder than the type.
+    """
     native, kind = types.get(rule.source), metrics()[metric].kind
+    if rule.unless in types:
+        return False
     if native is None or (kind == "histogram") != (native == "histogram"):
         return False
-    if kind == "counter" and native not in ("counter", "untyped", "unknown"):
+    if kind == "counter" and native not in ("counter", "untyped", "unknown") and not rule.source.endswith("_total"):
         return False
     return rule.versions is None or version_matches(version, rule.versions)
 
@@ -157,11 +166,11 @@ def _candidates(rule: Rule, view: Mapping[str, list[Row]], owners: _Owners) -> I
         newest = max(row.value for row in rows if isinstance(row.value, float))
         rows = [row for row in rows if row.value == newest]
     for row in rows:
-        value = _compute(rule, row, view)
-        if value is None:
+        owner, value = owners.of(rule, row), _compute(rule, row, view)
+        if owner is None or value is None:
             continue
         for labels in _canonical_labels(rule, row):
-            yield _Candidate(owners.of(row), labels, row.labels, value)
+            yield _Candidate(owner, labels, row.labels, value)
 
 
 def _select(operand: Operand, view: Mapping[str, list[Row]]) -> list[Row]:
@@ -223,7 +232,8 @@ def _canonical_labels(rule: Rule, row: Row) -> Iterator[Labels]:
 def _label_values(source: LabelSource, labels: Mapping[str, str]) -> list[str]:
     value = labels.get(source.label, "") or source.default
     if source.split is not None:
-        return [part.strip() for part in value.split(source.split) if part.strip()]
+        listed = {part.strip() for part in labels.get(source.unless_in or "", "").split(source.split)}
+        return [name for part in value.split(source.split) if (name := part.strip()) and name not in listed]
     if source.map is None:
         return [value]
     return next(([to] for pattern, to in source.map.items() if fnmatchcase(value, pattern)), [])

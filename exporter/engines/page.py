@@ -71,10 +71,12 @@ class PageParser:
     """Parses successive pages of one engine, remembering the series of the last one.
 
     A page repeats the same few hundred series each time; a remembered one costs a dictionary look-up and a float.
-    `wanted(name)` says whether any mapping reads a sample name or histogram family.
+    `wanted(name)` says whether any mapping reads a sample name or histogram family, `may_be_nan(name)` whether NaN
+    there means absent.
     """
 
     wanted: Callable[[str], bool]
+    may_be_nan: Callable[[str], bool] = lambda _name: False
     _known: dict[str, _Series | None] = field(default_factory=dict)
 
     def parse(self, text: str, *, openmetrics: bool = False) -> Page:
@@ -106,6 +108,8 @@ class PageParser:
                 head, series, value = self._read(line, number)
             seen[head] = series
             if series is None:
+                continue
+            if isnan(value) and self.may_be_nan(series.name):
                 continue
             if isnan(value):
                 raise PageError(f"line {number}: {series.name} is NaN")
@@ -171,6 +175,8 @@ def _assemble(
         if kind == "histogram" and name not in types:
             if wanted(family):
                 parts.setdefault(family, {})[name.removeprefix(family)] = listed
+        elif kind == "untyped" and (base := _untyped_part(name, types)) and wanted(base):
+            parts.setdefault(base, {})[name.removeprefix(base)] = listed
         elif kind == "":  # _created of a declared family
             continue
         kinds[name] = "counter" if kind in ("histogram", "summary") else kind
@@ -198,6 +204,12 @@ def _family(name: str, types: dict[str, str]) -> tuple[str, str]:
         elif kind in ("counter", "info", "unknown", "untyped"):
             return family, "counter" if suffix == "_total" else "gauge"
     raise PageError(f"{name} has no TYPE")
+
+
+def _untyped_part(name: str, types: dict[str, str]) -> str:
+    """The histogram a sample belongs to where /federate has declared each part an untyped family of its own."""
+    base = next((name.removesuffix(part) for part in _PARTS if name.endswith(part)), "")
+    return base if base and types.get(base + "_bucket") == "untyped" else ""
 
 
 def _histograms(family: str, part: dict[str, list[tuple[_Series, float]]]) -> Iterator[Row]:

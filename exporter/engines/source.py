@@ -62,7 +62,7 @@ class EngineSource:
         self._engines = {engine.engine: engine for engine in engines}
         self._fetcher = fetcher
         self._identity = identity
-        self._parser = PageParser(mapper.wanted)
+        self._parser = PageParser(mapper.wanted, mapper.may_be_nan)
         self._facts = Facts(fetcher)
         self._known = Known(model=identity.model)
         given = urlsplit(fetcher.url)
