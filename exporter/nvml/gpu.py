@@ -156,6 +156,9 @@ class Gpu:
         celsius = self._calls(nvml.nvmlDeviceGetTemperature, self.handle, nvml.NVML_TEMPERATURE_GPU)
         if celsius is not None:
             add.add("palegreen_gpu_temperature_celsius", celsius, "gpu")
+        fields = self._calls(nvml.nvmlDeviceGetFieldValues, self.handle, [nvml.NVML_FI_DEV_MEMORY_TEMP])
+        if fields is not None and fields[0].nvmlReturn == nvml.NVML_SUCCESS:
+            add.add("palegreen_gpu_temperature_celsius", fields[0].value.uiVal, "memory")
 
     def _clocks(self, add: Collected) -> None:
         for domain, kind in _CLOCKS:

