@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from palegreen.cli.check import check
+from palegreen.cli.demo import demo
 from palegreen.cli.node import node
 from palegreen.exporter.node import VERSION
 
@@ -17,3 +18,7 @@ def main() -> None:
 
 main.add_command(node)
 main.add_command(check)
+main.add_command(demo)
+
+if __name__ == "__main__":
+    main()

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from math import isfinite
 
 from palegreen.catalogue.engines import Engine, Fold, LabelSource, Operand, Quality, Ranks, Rule
 from palegreen.catalogue.metrics import metrics
@@ -295,14 +296,15 @@ def _first_of(labels: Mapping[str, str], names: list[str]) -> str:
 
 
 def _rank(text: str) -> int:
-    return int(text) if text.isdecimal() else -1
+    return int(text) if text.isdecimal() and len(text) < 20 else -1
 
 
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return None
+    return number if isfinite(number) else None
 
 
 def version_matches(version: str, constraint: str) -> bool:

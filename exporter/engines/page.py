@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import isnan
 
 _SERIES = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)[ \t]*")
-_LABEL = re.compile(r'[ \t]*([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"[ \t]*(,|(?=\}))')
+_LABEL = re.compile(r'[ \t]*([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"[ \t]*(,[ \t]*|(?=\}))')
 _REST = re.compile(r"[ \t]*(\S+)(?:[ \t]+(-?[0-9][0-9.eE+-]*))?[ \t]*(?:#[ \t]*\{.*)?$")
 _ESCAPE = re.compile(r"\\(.)")
 _ESCAPED = {"n": "\n", '"': '"', "\\": "\\"}
@@ -103,7 +104,7 @@ class PageParser:
                 continue
             head, _, last = line.rpartition(" ")
             try:
-                series, value = self._known[head], float(last)
+                series, value = self._known[head], _float(last)
             except (KeyError, ValueError):
                 head, series, value = self._read(line, number)
             seen[head] = series
@@ -143,7 +144,7 @@ class PageParser:
         head = line[:end].rstrip()
         rest = _REST.match(line, end)
         try:
-            value = float(rest[1]) if rest and "_" not in rest[1] else None
+            value = _float(rest[1]) if rest else None
         except ValueError:
             value = None
         if value is None:
@@ -216,9 +217,11 @@ def _histograms(family: str, part: dict[str, list[tuple[_Series, float]]]) -> It
     grouped: dict[frozenset[tuple[str, str]], list[tuple[float, float]]] = {}
     for series, value in part.get("_bucket", ()):
         try:
-            bound = float(series.labels["le"])
+            bound = _float(series.labels["le"])
         except (KeyError, ValueError):
-            raise PageError(f"{family}_bucket without a numeric le label") from None
+            bound = float("nan")
+        if isnan(bound):
+            raise PageError(f"{family}_bucket without a numeric le label")
         labels = frozenset(item for item in series.labels.items() if item[0] != "le")
         grouped.setdefault(labels, []).append((bound, value))
     sums = {series.key[1]: value for series, value in part.get("_sum", ())}
@@ -227,7 +230,16 @@ def _histograms(family: str, part: dict[str, list[tuple[_Series, float]]]) -> It
         buckets = sorted(grouped.get(labels, ()))
         if not buckets or buckets[-1][0] != float("inf") or labels not in sums or labels not in counts:
             raise PageError(f"histogram {family} is not whole: it needs a +Inf bucket, _sum and _count")
+        if any(bound == following for (bound, _), (following, _) in pairwise(buckets)):
+            raise PageError(f"histogram {family} has a bucket that is given twice")
         yield Row(dict(labels), Histogram(tuple(buckets), sums[labels], counts[labels]))
+
+
+def _float(text: str) -> float:
+    """A number as the formats write it, which is less than Python reads (`1_000`, digits of other scripts)."""
+    if "_" in text or not text.isascii():
+        raise ValueError(text)
+    return float(text)
 
 
 def _unescape(text: str) -> str:

@@ -1,0 +1,43 @@
+"""The GPU of the demo: the real driver where there is one, else the simulated one."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+from palegreen.demo.driver.build import BuildError, build
+from palegreen.demo.driver.scenario import ENVIRONMENT_VARIABLE, load
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """How the node daemon is pointed at a driver: extra arguments, extra environment, and a line that says which."""
+
+    arguments: list[str] = field(default_factory=list)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    about: str = ""
+
+
+def find(folder: Path) -> Driver:
+    """The driver to use; a simulated one is compiled into `folder`. Without a compiler there is none."""
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        pass
+    else:
+        return Driver(about="the real NVIDIA driver")
+    try:
+        library = build(folder)
+    except BuildError as failure:
+        return Driver(["--no-nvml"], about=f"none: there is no NVIDIA driver, and none could be simulated ({failure})")
+    scenario = folder / "scenario"
+    with resources.as_file(resources.files("palegreen.demo.driver") / "scenarios" / "demo.yaml") as source:
+        load(source).write(scenario)
+    return Driver(
+        ["--nvml-library", str(library)],
+        {ENVIRONMENT_VARIABLE: str(scenario)},
+        'simulated, since this machine has no NVIDIA driver: palegreen_gpu_info{simulated="true"}',
+    )

@@ -1,0 +1,84 @@
+"""The live summary: one line a second made of what the daemon exposes, as any scraper would see it."""
+
+from __future__ import annotations
+
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from prometheus_client.parser import text_string_to_metric_families
+
+Samples = dict[str, list[tuple[dict[str, str], float]]]
+
+
+def scrape(url: str, timeout: float = 5.0) -> Samples:
+    """Samples of an exposition by name. Raises OSError when it cannot be had."""
+    with urllib.request.urlopen(url, timeout=timeout) as response:
+        text = response.read().decode()
+    samples: Samples = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            samples.setdefault(sample.name, []).append((sample.labels, sample.value))
+    return samples
+
+
+@dataclass(slots=True)
+class Live:
+    """Turns successive scrapes into summary lines; rates are between the last two."""
+
+    url: str
+    clock: Callable[[], float] = time.monotonic
+    _tokens: float | None = None
+    _at: float = 0.0
+    _rate: float = field(default=0.0)
+
+    def line(self) -> str:
+        """One summary line, or why there is none."""
+        try:
+            samples = scrape(self.url)
+        except (OSError, urllib.error.URLError) as failure:
+            return f"no answer from {self.url}: {failure}"
+        return " | ".join(part for part in (self._engine(samples), _gpu(samples), _sources(samples)) if part)
+
+    def _engine(self, samples: Samples) -> str:
+        tokens = samples.get("palegreen_engine_generation_tokens_total")
+        if tokens is None:
+            return "engine: no metrics"
+        now, total = self.clock(), sum(value for _, value in tokens)
+        if self._tokens is None or total < self._tokens:
+            self._tokens, self._at = total, now
+        elif total > self._tokens:
+            self._rate = (total - self._tokens) / max(now - self._at, 1e-9)
+            self._tokens, self._at = total, now
+        elif now - self._at > 15:
+            self._rate = 0.0
+        labels = tokens[0][0]
+        name = labels["model"] or labels["engine"]
+        waiting = _sum(samples, "palegreen_engine_requests_waiting")
+        running = _sum(samples, "palegreen_engine_requests_running")
+        return f"{name}: {self._rate:5.1f} tok/s, {total:.0f} tokens, {running:.0f} running, {waiting:.0f} waiting"
+
+
+def _gpu(samples: Samples) -> str:
+    used = _sum(samples, "palegreen_gpu_memory_used_bytes")
+    total = _sum(samples, "palegreen_gpu_memory_total_bytes")
+    if not total:
+        return ""
+    busy = samples.get("palegreen_gpu_utilization_ratio", [])
+    share = f"{100 * sum(value for _, value in busy) / len(busy):3.0f}%, " if busy else ""
+    watts = _sum(samples, "palegreen_gpu_power_watts")
+    simulated = any(labels["simulated"] == "true" for labels, _ in samples.get("palegreen_gpu_info", []))
+    name = f"{'simulated ' if simulated else ''}GPU"
+    return f"{name}: {share}{used / 2**30:.0f}/{total / 2**30:.0f} GiB, {watts:.0f} W"
+
+
+def _sources(samples: Samples) -> str:
+    health = samples.get("palegreen_source_up", [])
+    down = [f"{labels['source']} {labels['target']}".strip() for labels, value in health if not value]
+    return f"sources {len(health) - len(down)}/{len(health)} up" + (f" (down: {', '.join(down)})" if down else "")
+
+
+def _sum(samples: Samples, name: str) -> float:
+    return sum(value for _, value in samples.get(name, ()))
