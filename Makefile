@@ -26,6 +26,7 @@ types: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m palegreen.catalogue.docs > docs/metrics.md
+	$(BIN)/python -m palegreen.cli.docs > docs/configuration.md
 
 build: $(VENV)/.dev
 	rm -rf dist

@@ -1,6 +1,6 @@
 """Engine mappings: the schema of `engines/*.yaml`, one file an engine, and its loader.
 
-To teach Palegreen an engine, add one file; `engines/README.md` explains the fields.
+To teach Palegreen an engine, add one file; docs/engines.md explains the fields.
 """
 
 from __future__ import annotations

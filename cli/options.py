@@ -29,7 +29,7 @@ def variable(key: str) -> str:
 def node_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the flags of NodeConfig, and `--config`."""
     for key, field in reversed(NodeConfig.model_fields.items()):
-        default = "" if field.default in (None, []) else f" [default: {_shown(key, field.default)}]"
+        default = "" if field.default in (None, []) else f" [default: {shown(key, field.default)}]"
         text = f"{field.description}{default}"
         if key == "engines":
             text = f"URL of an inference server, repeatable; joined with those of the file. {text}"
@@ -69,7 +69,10 @@ def _metavar(key: str) -> str:
     return kinds.get(key.rpartition("_")[2], "FILE")
 
 
-def _shown(key: str, value: object) -> str:
+def shown(key: str, value: object) -> str:
+    """A default as people write it."""
     if key.endswith("_limit") and isinstance(value, int):
         return f"{value >> 20}MiB"
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:g}s" if isinstance(value, float) else str(value)

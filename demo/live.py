@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-import urllib.error
 import urllib.request
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -24,41 +24,46 @@ def scrape(url: str, timeout: float = 5.0) -> Samples:
     return samples
 
 
+_WINDOW = 10.0  # seconds over which the rate is taken
+
+
 @dataclass(slots=True)
 class Live:
-    """Turns successive scrapes into summary lines; rates are between the last two."""
+    """Turns successive scrapes of `url` into summary lines."""
 
     url: str
     clock: Callable[[], float] = time.monotonic
-    _tokens: float | None = None
-    _at: float = 0.0
-    _rate: float = field(default=0.0)
+    _seen: deque[tuple[float, float]] = field(default_factory=deque)
 
-    def line(self) -> str:
-        """One summary line, or why there is none."""
+    def line(self, samples: Samples | None = None) -> str:
+        """One summary line of what is scraped, or of `samples`; or why there is none."""
         try:
-            samples = scrape(self.url)
-        except (OSError, urllib.error.URLError) as failure:
+            samples = scrape(self.url) if samples is None else samples
+        except OSError as failure:
             return f"no answer from {self.url}: {failure}"
         return " | ".join(part for part in (self._engine(samples), _gpu(samples), _sources(samples)) if part)
 
     def _engine(self, samples: Samples) -> str:
         tokens = samples.get("palegreen_engine_generation_tokens_total")
-        if tokens is None:
+        if not tokens:
             return "engine: no metrics"
-        now, total = self.clock(), sum(value for _, value in tokens)
-        if self._tokens is None or total < self._tokens:
-            self._tokens, self._at = total, now
-        elif total > self._tokens:
-            self._rate = (total - self._tokens) / max(now - self._at, 1e-9)
-            self._tokens, self._at = total, now
-        elif now - self._at > 15:
-            self._rate = 0.0
+        total = sum(value for _, value in tokens)
         labels = tokens[0][0]
         name = labels["model"] or labels["engine"]
         waiting = _sum(samples, "palegreen_engine_requests_waiting")
         running = _sum(samples, "palegreen_engine_requests_running")
-        return f"{name}: {self._rate:5.1f} tok/s, {total:.0f} tokens, {running:.0f} running, {waiting:.0f} waiting"
+        rate = self._rate(total)
+        return f"{name}: {rate:5.1f} tok/s, {total:.0f} tokens, {running:.0f} running, {waiting:.0f} waiting"
+
+    def _rate(self, total: float) -> float:
+        now = self.clock()
+        if self._seen and total < self._seen[-1][1]:
+            self._seen.clear()  # the engine was restarted
+        self._seen.append((now, total))
+        while self._seen[0][0] < now - _WINDOW:
+            self._seen.popleft()
+        since, before = self._seen[0]
+        return (total - before) / (now - since) if now > since else 0.0
 
 
 def _gpu(samples: Samples) -> str:

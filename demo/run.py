@@ -62,7 +62,7 @@ def _start_node(stack: contextlib.ExitStack, folder: Path, url: str, port: int) 
     _say(f"gpu      {driver.about}")
     address = f"127.0.0.1:{_free(port)}"
     command = [sys.executable, "-m", "palegreen.cli.main", "node", "--listen-address", address, "--engine", url]
-    command += ["--engine-interval", "1s", *driver.arguments]
+    command += ["--engine-interval", "1s", "--engine-timeout", "10s", *driver.arguments]
     log = stack.enter_context((folder / "node.log").open("w"))
     node = subprocess.Popen(command, env={**os.environ, **driver.environment}, stderr=log, start_new_session=True)
     stack.callback(_end, node)

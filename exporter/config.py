@@ -72,7 +72,7 @@ class NodeConfig(_Section):
     engines: list[EngineConfig] = Field([], description="inference servers to read")
     engine_interval: Seconds = Field(5.0, description="time between two readings of an engine")
     engine_timeout: Seconds | None = Field(
-        None, description="longest answer of an engine; engine_interval, at most 10s"
+        None, description="longest answer of an engine; engine_interval, within 2s to 10s"
     )
     engine_body_limit: Bytes = Field(16 << 20, description="largest metrics page of an engine")
     engine_mappings: Path | None = Field(None, description="folder of further engine mappings (*.yaml)")
@@ -86,7 +86,7 @@ class NodeConfig(_Section):
     def timeout(self, engine: EngineConfig) -> float:
         """Seconds one answer of the engine may take."""
         interval = engine.interval or self.engine_interval
-        return engine.timeout or self.engine_timeout or min(interval, 10.0)
+        return engine.timeout or self.engine_timeout or min(max(interval, 2.0), 10.0)
 
 
 # Read once at the start: a change needs a restart.

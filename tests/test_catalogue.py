@@ -48,7 +48,7 @@ def test_each_canonical_metric_is_given_by_some_engine() -> None:
     ("metrics_", "problem"),
     [
         ({"palegreen_engine_invented": {"first": [{"from": "x"}]}}, "not a canonical metric"),
-        ({"palegreen_engine_requests_running": {"first": [{"from": "x", "labels": {"reason": "all"}}]}}, "labels must be"),
+        ({"palegreen_engine_batch_size": {"first": [{"from": "x", "labels": {"reason": "all"}}]}}, "labels must be"),
         ({"palegreen_engine_requests_waiting": {"first": [{"from": "x"}]}}, "labels must be"),
         ({"palegreen_engine_requests_running": {}}, "exactly one of"),
         ({"palegreen_engine_requests_running": {"first": [{"from": "x", "foldd": "sum"}]}}, "Extra inputs"),

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from palegreen.demo.driver.build import OLD_DRIVER, BuildError
 from support.daemon import Daemon, run
 from support.gpus import Machine, library
 from support.waiting import until
+
+from palegreen.demo.driver.build import OLD_DRIVER, BuildError
 
 GIB = 1 << 30
 START = 1_700_000_000.0

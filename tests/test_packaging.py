@@ -79,4 +79,4 @@ def test_the_wheel_runs_in_an_environment_with_nothing_but_its_requirements(whee
         [str(python), "-c", "import os, sysconfig; print(os.listdir(sysconfig.get_path('purelib')))"],
         capture_output=True, text=True, check=True, cwd=tmp_path,
     )  # fmt: skip
-    assert not TOP_LEVEL & set(eval(names.stdout)), "a generic name landed in site-packages"  # noqa: S307
+    assert not TOP_LEVEL & set(eval(names.stdout)), "a generic name landed in site-packages"

@@ -6,6 +6,7 @@ the socket when the whole exchange is over its time.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import ssl
@@ -33,6 +34,46 @@ class Fetched:
     content_type: str
 
 
+class _Connection(http.client.HTTPConnection):
+    """A connection that can be cut at any time from another thread.
+
+    It keeps a hold of its own on the socket, since http.client lets go of it before a body without a length is read,
+    and TLS takes it over before the handshake.
+    """
+
+    def __init__(self, parts: SplitResult, deadline: float, context: ssl.SSLContext | None) -> None:
+        secure = parts.scheme == "https"
+        super().__init__(parts.hostname or "", parts.port or (443 if secure else 80), timeout=deadline)
+        self._tls = (context or ssl.create_default_context()) if secure else None
+        self._held: socket.socket | None = None
+        self.was_cut = False
+
+    def connect(self) -> None:
+        connected = socket.create_connection((self.host, self.port), self.timeout)
+        try:
+            self._held = connected.dup()
+            if self.was_cut:
+                raise TimeoutError
+            tls = self._tls
+            self.sock = connected if tls is None else tls.wrap_socket(connected, server_hostname=self.host)
+        except BaseException:
+            connected.close()
+            raise
+
+    def cut(self) -> None:
+        """End whatever goes on, now or as soon as it is connected."""
+        self.was_cut = True
+        if self._held is not None:
+            with contextlib.suppress(OSError):
+                self._held.shutdown(socket.SHUT_RDWR)
+
+    def release(self) -> None:
+        """Close everything."""
+        self.close()
+        if self._held is not None:
+            self._held.close()
+
+
 @dataclass(frozen=True, slots=True)
 class Fetcher:
     """Fetches pages of one server. `url` gives scheme, host and port; `deadline` is in seconds, `limit` in bytes."""
@@ -49,43 +90,28 @@ class Fetcher:
         Raises FetchError.
         """
         parts = urlsplit(self.url)
-        connection = self._connection(parts)
-        expired = False
-
-        def expire() -> None:
-            nonlocal expired
-            expired = True
-            if connection.sock is not None:
-                try:
-                    connection.sock.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    connection.sock.close()
-
-        timer = Timer(self.deadline, expire)
+        connection = _Connection(parts, self.deadline, self.context)
+        timer = Timer(self.deadline, connection.cut)
         timer.daemon = True
         timer.start()
         late = f"no complete answer within {self.deadline:g} s"
         try:
             fetched = self._exchange(connection, path)
         except (OSError, http.client.HTTPException, ValueError) as failure:
-            raise FetchError(late if expired or isinstance(failure, TimeoutError) else _cause(failure, parts)) from None
+            overdue = connection.was_cut or isinstance(failure, TimeoutError)
+            raise FetchError(late if overdue else _cause(failure, parts)) from None
         else:
-            if expired:  # a body without a length ends like any other when its socket is shut
+            if connection.was_cut:  # a body without a length ends like any other when its socket is shut
                 raise FetchError(late)
             return fetched
         finally:
             timer.cancel()
-            connection.close()
-
-    def _connection(self, parts: SplitResult) -> http.client.HTTPConnection:
-        host = parts.hostname or ""
-        if parts.scheme == "https":
-            return http.client.HTTPSConnection(host, parts.port, timeout=self.deadline, context=self.context)
-        return http.client.HTTPConnection(host, parts.port, timeout=self.deadline)
+            connection.cut()
+            connection.release()
 
     def _exchange(self, connection: http.client.HTTPConnection, path: str) -> Fetched:
-        # text first: OpenMetrics would bring exemplars and timestamps that nothing here reads
-        accept = "text/plain;version=0.0.4;q=1,application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1"
+        # OpenMetrics is not named: prometheus_client prefers it whatever its q, and then writes vllm:x as vllm_x
+        accept = "text/plain;version=0.0.4,*/*;q=0.1"
         connection.request("GET", path, headers={"Accept": accept, "Accept-Encoding": "identity", **self.headers})
         response = connection.getresponse()
         if response.status != 200:

@@ -123,11 +123,11 @@ class _Owners:
         self._model_labels = engine.identity.model
         labels = [row.labels for rows in view.values() for row in rows]
         models = {found for each in labels if (found := _first_of(each, self._model_labels))}
-        self._model = models.pop() if len(models) == 1 else "" if models else model
-        self._several_models = bool(models)
-        used = (name for name in engine.identity.instance if any(each.get(name) for each in labels))
-        self._instance_label = next(used, "")
-        self._several = len({found for each in labels if (found := each.get(self._instance_label))}) > 1
+        self._several_models = len(models) > 1
+        self._model = next(iter(models), model) if not self._several_models else ""
+        in_use = (name for name in engine.identity.instance if any(each.get(name) for each in labels))
+        self._instance_label = next(in_use, "")
+        self._several = len({process for each in labels if (process := each.get(self._instance_label))}) > 1
 
     def of(self, rule: Rule, row: Row) -> Owner | None:
         """The row's owner; None where it cannot be said which of several models it is."""
@@ -152,7 +152,7 @@ def _applies(rule: Rule, metric: str, version: str, types: Mapping[str, str]) ->
     KServe's qpext declares what vLLM calls `_total` a gauge, so that suffix speaks louder than the type.
     """
     native, kind = types.get(rule.source), metrics()[metric].kind
-    if rule.unless in types:
+    if rule.unless is not None and rule.unless in types:
         return False
     if native is None or (kind == "histogram") != (native == "histogram"):
         return False

@@ -1,0 +1,102 @@
+"""`docs/configuration.md`, generated from the configuration's model: `python -m palegreen.cli.docs`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from palegreen.cli.options import flag, shown, variable
+from palegreen.exporter.config import FIXED, EngineConfig, NodeConfig
+
+_PAGE = """\
+# Configuration of the node daemon
+
+Generated from `exporter/config.py`; do not edit (`make docs`).
+
+Each setting is a flag, an environment variable and a key of the file given with `--config` (`PALEGREEN_CONFIG`).
+A flag wins over the variable, the variable over the file; engines of all three are joined. Durations are written
+`500ms`, `15s`, `1m30s` or as a number of seconds; sizes `512KiB`, `16MiB` or as a number of bytes.
+
+The file is read again when it changes and on SIGHUP. A file that is refused leaves the configuration in force as it
+is: one log line says where and why, and `palegreen_config_last_reload_successful` is 0 until it is mended.
+
+| key | flag | variable | default | meaning |
+|---|---|---|---|---|
+{settings}
+
+\\* read once at the start; a change needs a restart.
+
+## An engine
+
+`engines` is a list. A flag `--engine URL` is an engine with nothing but its `url`.
+
+| key | default | meaning |
+|---|---|---|
+{engines}
+
+```yaml
+listen_address: 0.0.0.0:9450
+engine_interval: 5s
+engines:
+  - url: http://127.0.0.1:8000        # recognised by what it serves
+    endpoint: chat                    # the service that users call
+  - url: https://10.0.3.7:8443/metrics
+    namespace: prod
+    pod: llama-70b-0
+    bearer_token_file: /var/run/secrets/engine-token
+    ca_file: /etc/palegreen/engine-ca.crt
+```
+
+## TLS, users, client certificates
+
+`--web.config.file` takes the web configuration of Prometheus' exporter-toolkit, as node_exporter and others do. It
+and the certificates are read again when they change; turning TLS on or off needs a restart.
+
+```yaml
+tls_server_config:
+  cert_file: server.crt
+  key_file: server.key
+  client_auth_type: RequireAndVerifyClientCert
+  client_ca_file: clients.crt
+basic_auth_users:
+  prometheus: $2y$10$...              # htpasswd -nBC 10 "" | tr -d ':'
+```
+
+Python's TLS cannot ask for a client certificate without verifying it, so `RequestClientCert` and
+`RequireAnyClientCert` are refused with a line that says so; TLS below 1.2 is refused too.
+"""
+
+
+def render() -> str:
+    """The whole page as Markdown."""
+    settings = "\n".join(_setting(key, field) for key, field in NodeConfig.model_fields.items())
+    engines = "\n".join(
+        f"| `{key}` | {_default(key, field)} | {field.description} |"
+        for key, field in EngineConfig.model_fields.items()
+    )
+    return _PAGE.format(settings=settings, engines=engines)
+
+
+def _setting(key: str, field: FieldInfo) -> str:
+    mark = " \\*" if key in FIXED else ""
+    cells = (f"`{key}`{mark}", f"`{flag(key)}`", f"`{variable(key)}`", _default(key, field), _meaning(field))
+    return "| " + " | ".join(cells) + " |"
+
+
+def _meaning(field: FieldInfo) -> str:
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    return f"{field.description}" + (f": {', '.join(choices)}" if choices else "")
+
+
+def _default(key: str, field: FieldInfo) -> str:
+    value: Any = field.default
+    if field.is_required():
+        return "required"
+    return "" if value in (None, "", []) or isinstance(value, BaseModel) else f"`{shown(key, value)}`"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render())
