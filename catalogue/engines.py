@@ -165,6 +165,7 @@ class Engine(Strict):
     """One inference engine, or a wrapper around others.
 
     A wrapper `yields`: on a page where another engine stands beside it, it gives only what that one does not.
+    Where `starting` stands in what its page refuses with, the engine is loading its model.
     A sample named in `not_a_number` is known to be NaN at times and is absent then; any other NaN spoils the page.
     """
 
@@ -181,6 +182,7 @@ class Engine(Strict):
     identity: Identity = Identity()
     ranks: Ranks = Ranks()
     not_a_number: list[str] = []
+    starting: str = ""
     facts: dict[Literal["version", "model"], list[Fact]] = {}
     metrics: dict[str, MetricRules] = {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -35,12 +36,8 @@ def node_options(command: Callable[..., Any]) -> Callable[..., Any]:
             text = f"URL of an inference server, repeatable; joined with those of the file. {text}"
             option = click.option(flag(key), key, multiple=True, metavar="URL", envvar=variable(key), help=text)
         elif field.annotation is bool:
-            option = click.option(
-                f"{flag(key)}/--no-{flag(key)[2:]}", key, default=None, envvar=variable(key), help=text
-            )
-        elif get_origin(field.annotation) is Literal:
-            choice = click.Choice(get_args(field.annotation))
-            option = click.option(flag(key), key, type=choice, envvar=variable(key), help=text)
+            # the variable is left to `loader`: click would refuse a bad one without naming it
+            option = click.option(f"{flag(key)}/--no-{flag(key)[2:]}", key, default=None, help=text)
         else:
             option = click.option(flag(key), key, envvar=variable(key), metavar=_metavar(key), help=text)
         command = option(command)
@@ -50,7 +47,8 @@ def node_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def loader(context: click.Context, config: Path | None, given: dict[str, Any]) -> Callable[[], NodeConfig]:
     """A function that reads the configuration anew: flags over environment over file."""
-    overrides = {key: value for key, value in given.items() if value not in (None, ())}
+    named = {key: os.environ.get(variable(key)) if value is None else value for key, value in given.items()}
+    overrides = {key: value for key, value in named.items() if value not in (None, (), "")}
     origins = {
         key: flag(key) if context.get_parameter_source(key) is ParameterSource.COMMANDLINE else variable(key)
         for key in overrides
@@ -59,6 +57,9 @@ def loader(context: click.Context, config: Path | None, given: dict[str, Any]) -
 
 
 def _metavar(key: str) -> str:
+    annotation = NodeConfig.model_fields[key].annotation
+    if get_origin(annotation) is Literal:
+        return "|".join(get_args(annotation))
     kinds = {
         "address": "HOST:PORT",
         "interval": "DURATION",

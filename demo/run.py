@@ -15,6 +15,7 @@ from pathlib import Path
 
 from palegreen.demo import engine, gpu
 from palegreen.demo.live import Live, scrape
+from palegreen.demo.process import end
 from palegreen.demo.traffic import Traffic
 
 _READY_WITHIN = 20.0  # seconds for the daemon to show its first readings
@@ -65,7 +66,7 @@ def _start_node(stack: contextlib.ExitStack, folder: Path, url: str, port: int) 
     command += ["--engine-interval", "1s", "--engine-timeout", "10s", *driver.arguments]
     log = stack.enter_context((folder / "node.log").open("w"))
     node = subprocess.Popen(command, env={**os.environ, **driver.environment}, stderr=log, start_new_session=True)
-    stack.callback(_end, node)
+    stack.callback(end, node)
     metrics = f"http://{address}/metrics"
     deadline = time.monotonic() + _READY_WITHIN
     while time.monotonic() < deadline:
@@ -115,15 +116,6 @@ def _free(port: int) -> int:
                 probe.bind(("127.0.0.1", candidate))
                 return int(probe.getsockname()[1])
     raise DemoError("no free port on 127.0.0.1")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 @contextlib.contextmanager

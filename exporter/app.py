@@ -15,7 +15,8 @@ _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}"
     "body{color:#1b2a22;background:#f6faf6}"
     "h1{font-size:1.3rem}table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.35rem .8rem .35rem 0;"
-    "border-bottom:1px solid #d5e3d8;vertical-align:top}.up{color:#16703a}.down{color:#b3261e}a{color:#16703a}"
+    "border-bottom:1px solid #d5e3d8;vertical-align:top}td:nth-child(n+4){white-space:nowrap}"
+    ".up,a{color:#16703a}.down{color:#b3261e}"
 )
 
 

@@ -22,7 +22,11 @@ def _url(value: str) -> str:
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
-    if not usable or parts.username or parts.fragment:
+    if "@" in value:
+        raise ValueError(
+            "got a URL with a user or password; allowed: http://HOST:PORT or https://HOST:PORT, and a bearer_token_file"
+        )
+    if not usable or parts.fragment:
         raise ValueError(f"got {value!r}; allowed: http://HOST:PORT or https://HOST:PORT, with or without a path")
     return value
 
@@ -74,7 +78,7 @@ class NodeConfig(_Section):
     engine_timeout: Seconds | None = Field(
         None, description="longest answer of an engine; engine_interval, within 2s to 10s"
     )
-    engine_body_limit: Bytes = Field(16 << 20, description="largest metrics page of an engine")
+    engine_body_limit: Bytes = Field(8 << 20, description="largest metrics page of an engine")
     engine_mappings: Path | None = Field(None, description="folder of further engine mappings (*.yaml)")
     nvml: bool = Field(True, description="read GPUs through the NVIDIA driver")
     nvml_library: Path | None = Field(None, description="NVML library; found by the loader if not given")
@@ -111,7 +115,7 @@ def load(path: Path | None, overrides: Mapping[str, Any], origins: Mapping[str, 
     except ValidationError as refused:
         first = refused.errors()[0]
         key = str(first["loc"][0])
-        problem = first.get("ctx", {}).get("error") or f"got {first['input']!r}; {_lowered(first['msg'])}"
+        problem = first.get("ctx", {}).get("error") or f"got {first['input']!r}; allowed: {_allowed(first['msg'])}"
         raise ConfigError(f"{(origins or {}).get(key, key)}: {problem}") from None
     _distinct(config, document, len(base.engines))
     return config
@@ -132,5 +136,5 @@ def _distinct(config: NodeConfig, document: Document | None, in_file: int) -> No
         seen[identity] = engine.url
 
 
-def _lowered(text: str) -> str:
-    return text[:1].lower() + text[1:]
+def _allowed(message: str) -> str:
+    return "true, false" if "boolean" in message else message.removeprefix("Input should be ")

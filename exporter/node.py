@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from palegreen.catalogue.engines import Engine, engines, resolve
 from palegreen.exporter.app import App
 from palegreen.exporter.config import FIXED, EngineConfig, NodeConfig
-from palegreen.exporter.engines.fetch import Fetcher
+from palegreen.exporter.engines.fetch import Fetcher, read_token
 from palegreen.exporter.engines.mapping import Mapper
 from palegreen.exporter.engines.source import EngineSource, Identity
 from palegreen.exporter.nvml.source import NvmlSource
@@ -69,6 +69,7 @@ class Node:
         server = WebServer(App(self._snapshots, VERSION), host, port, self._config.web_config_file)
         self._server = server
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_one_line)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload_now)
@@ -90,15 +91,16 @@ class Node:
             runner.stop()
 
     async def _watch(self) -> None:
+        seen = self._stamp
         while True:
             await asyncio.sleep(_LOOK_EVERY)
-            stamp = _stamp(self._watched)
-            if stamp != self._stamp:
-                self._stamp = stamp
+            before, seen = seen, _stamp(self._watched)
+            if seen == before != self._stamp:  # changed, and at rest: nobody is in the middle of writing it
                 self._reload_now()
 
     def _reload_now(self) -> None:
         """Take over a changed configuration, or keep the one in force and say so."""
+        self._stamp = _stamp(self._watched)
         try:
             config = self._reload()
             self._arrange(config, start=True)
@@ -161,21 +163,19 @@ class Node:
 def engine_source(config: NodeConfig, engine: EngineConfig, mapper: Mapper, known: tuple[Engine, ...]) -> EngineSource:
     """The source of one configured engine. Raises ConfigError where a file that it names cannot be used."""
     identity = Identity(engine.identity(), engine.endpoint, engine.namespace, engine.pod, engine.model)
-    headers, context = {}, None
+    context = None
     try:
-        if engine.bearer_token_file is not None:
-            token = engine.bearer_token_file.read_text(encoding="utf-8").strip()
-            headers["Authorization"] = f"Bearer {token}"
+        file = engine.bearer_token_file
+        if file is not None:
+            read_token(file)
+        file = engine.ca_file
         if engine.url.startswith("https"):
             context = ssl.create_default_context(cafile=engine.ca_file)
             if engine.insecure_skip_verify:
                 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     except (OSError, ValueError) as failure:
-        file = (
-            engine.bearer_token_file if context is None and not headers and engine.bearer_token_file else engine.ca_file
-        )
         raise ConfigError(f"engine {engine.url}: {file} cannot be used: {failure}") from None
-    fetcher = Fetcher(engine.url, config.timeout(engine), config.engine_body_limit, headers, context)
+    fetcher = Fetcher(engine.url, config.timeout(engine), config.engine_body_limit, engine.bearer_token_file, context)
     return EngineSource(mapper, known, fetcher, identity, engine.interval or config.engine_interval)
 
 
@@ -190,6 +190,11 @@ def mappings(folder: Path | None) -> tuple[Engine, ...]:
         return resolve([*engines(), *own])
     except ValueError as refused:
         raise ConfigError(f"engine_mappings: {refused}") from None
+
+
+def _one_line(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """asyncio's own complaints, such as too many open files, as one line."""
+    log.error("node.trouble", cause=context.get("message", ""), exception=repr(context.get("exception")))
 
 
 def _stamp(path: Path | None) -> tuple[Any, ...] | None:

@@ -6,6 +6,7 @@ collector reports its own success and duration).
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ import structlog
 from palegreen.runtime.exposition import NOTHING, Readings
 
 log = structlog.get_logger()
+
+_NUMBERS = re.compile(r"(?<!HTTP )\b\d+")  # a body cut after another number of bytes is no news; another status is
 
 
 class SourceError(Exception):
@@ -147,16 +150,16 @@ class Runner:
         with self._lock:
             ended = self._clock()
             before, self._began = self._last, None
-            self._errors += not up
+            self._errors += not up and not self._overdue  # one that was overdue has been counted
             self._last = _Last(up, readings, ended - began, ended, error)
             if not self._stopped.is_set():
                 self._report(up, error, before.error)
         self._changed()
 
     def _report(self, up: bool, error: str, before: str) -> None:
-        """One line when the health changes, none while it stays as it is."""
+        """One line when the health changes, none while it stays as it is, whatever numbers the cause holds."""
         self._last.error = error
-        if error == before:
+        if _NUMBERS.sub("", error) == _NUMBERS.sub("", before):
             return
         about = {"source": self.source.name, "target": self.source.target}
         if up:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, lru_cache
+from math import isfinite, isnan
 from threading import Lock
 from types import MappingProxyType
 
@@ -106,7 +107,7 @@ class Exposition:
                 parts += lines
         if openmetrics:
             parts.append("# EOF\n")
-        return "".join(parts).encode()
+        return "".join(parts).encode(errors="replace")  # JSON can hold half a surrogate pair, UTF-8 cannot
 
 
 def negotiate(accept: str, accept_encoding: str) -> tuple[bool, bool]:
@@ -118,11 +119,9 @@ def negotiate(accept: str, accept_encoding: str) -> tuple[bool, bool]:
 
 def number(value: float) -> str:
     """A float as both formats spell it."""
-    if value != value:
-        return "NaN"
-    if value in (float("inf"), float("-inf")):
-        return "+Inf" if value > 0 else "-Inf"
-    return repr(float(value))
+    if isfinite(value):
+        return repr(float(value))
+    return "NaN" if isnan(value) else "+Inf" if value > 0 else "-Inf"
 
 
 def _quality(header: str, wanted: str) -> float:

@@ -25,6 +25,8 @@ def seconds(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     text = str(value).strip()
+    if re.fullmatch(r"\d+(\.\d+)?", text):  # a flag or a variable
+        return float(text)
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f"got {text!r}; allowed: a number of seconds, or one with a unit such as 500ms, 15s, 2m")
@@ -39,5 +41,6 @@ def size(value: object) -> int:
     return int(match[1]) * _BYTES[match[2].lower()]
 
 
-Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
+# At most ten years: what waits for a time cannot wait for ever.
+Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0, le=315_360_000)]
 Bytes = Annotated[int, BeforeValidator(size), Field(gt=0)]

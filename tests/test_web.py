@@ -24,6 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
 from palegreen.runtime import webgate
 from palegreen.runtime.web import ListenError, WebConfigSource, WebServer, parse_address
 from palegreen.runtime.webconfig import load_web_config
@@ -121,9 +122,7 @@ class Authority:
         )
         return files
 
-    def _sign(
-        self, subject: x509.Name, key: Any, sans: list[x509.GeneralName], ca: bool = False
-    ) -> x509.Certificate:
+    def _sign(self, subject: x509.Name, key: Any, sans: list[x509.GeneralName], ca: bool = False) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
         builder = (
             x509.CertificateBuilder()
@@ -270,9 +269,7 @@ GARBAGE = [
 
 
 @pytest.mark.parametrize("sent", GARBAGE)
-def test_what_is_not_http_is_a_400_and_the_server_lives(
-    sent: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_is_not_http_is_a_400_and_the_server_lives(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
     with running() as server:
         assert raw(server, sent).startswith(b"HTTP/1.1 400 ")
         assert get(server)[0] == 200
@@ -629,9 +626,7 @@ def test_too_many_passwords_at_once_are_a_503_and_known_users_pass(
 
 
 def test_configured_headers_are_on_every_answer(config: Callable[[str], Path]) -> None:
-    text = (
-        f"basic_auth_users: {{a: {hashed('b')}}}\nhttp_server_config:\n  headers: {{X-Frame-Options: deny}}\n"
-    )
+    text = f"basic_auth_users: {{a: {hashed('b')}}}\nhttp_server_config:\n  headers: {{X-Frame-Options: deny}}\n"
     with running(config(text)) as server:
         for given in ({}, basic("a", "b")):
             assert get(server, headers=given)[2]["x-frame-options"] == "deny"
@@ -665,9 +660,7 @@ def test_users_and_certificate_are_replaced_without_a_restart(
         assert server.last_reload_successful
 
 
-def test_a_client_authority_is_replaced_without_a_restart(
-    authority: Authority, config: Callable[[str], Path]
-) -> None:
+def test_a_client_authority_is_replaced_without_a_restart(authority: Authority, config: Callable[[str], Path]) -> None:
     with running(config(TLS)) as server:
         assert get(server, tls=authority.client())[0] == 200
         config(MUTUAL.format("RequireAndVerifyClientCert"))
@@ -726,9 +719,7 @@ def test_turning_tls_on_or_off_needs_a_restart_and_the_log_says_so(
 
 def test_files_are_looked_at_once_an_interval(config: Callable[[str], Path]) -> None:
     now = 0.0
-    source = WebConfigSource(
-        config("rate_limit: {interval: 1s, burst: 1}\n"), interval=1.0, clock=lambda: now
-    )
+    source = WebConfigSource(config("rate_limit: {interval: 1s, burst: 1}\n"), interval=1.0, clock=lambda: now)
     config("rate_limit: {interval: 1s, burst: 22}\n")
     now = 0.9
     assert source.current().rate_burst == 1
@@ -896,9 +887,7 @@ def test_a_refused_configuration_is_one_line_with_file_line_and_key(
     assert message.replace(str(tmp_path), "D").startswith(f"D/web.yml:{expected}")
 
 
-def test_the_toolkits_own_example_keys_are_accepted(
-    authority: Authority, config: Callable[[str], Path]
-) -> None:
+def test_the_toolkits_own_example_keys_are_accepted(authority: Authority, config: Callable[[str], Path]) -> None:
     text = S + (
         "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n  min_version: TLS12\n"
         "  max_version: TLS13\n  prefer_server_cipher_suites: false\n"

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from palegreen.runtime.yamlfile import MAX_BYTES, ConfigError, Document, load
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from palegreen.runtime.yamlfile import MAX_BYTES, ConfigError, Document, load
 
 
 class Strict(BaseModel):
@@ -51,18 +52,14 @@ def refusal(tmp_path: Path):
 
 def test_a_good_file_is_the_model(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
-    file.write_text(
-        "limits: {seconds: 2, queue: 5}\nengines:\n- url: http://a\n  kind: sglang\nX-Header: v\n"
-    )
+    file.write_text("limits: {seconds: 2, queue: 5}\nengines:\n- url: http://a\n  kind: sglang\nX-Header: v\n")
     config = load(file, Config)
     assert config.limits == Limits(seconds=2, queue=5)
     assert config.engines == [Engine(url="http://a", kind="sglang")]
     assert config.header == "v"
 
 
-@pytest.mark.parametrize(
-    "text", ["", "# only comments\n", "---\n", "limits:\nengines:\nlabels:\n", "\ufefflimits:\n"]
-)
+@pytest.mark.parametrize("text", ["", "# only comments\n", "---\n", "limits:\nengines:\nlabels:\n", "\ufefflimits:\n"])
 def test_an_empty_file_or_section_means_defaults(tmp_path: Path, text: str) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(text, encoding="utf-8")
@@ -78,10 +75,7 @@ def test_an_empty_file_or_section_means_defaults(tmp_path: Path, text: str) -> N
         ),
         (
             "\nzzz: 1\n",
-            (
-                "D/c.yaml:2: zzz: unknown key; "
-                "allowed: X-Header, engines, keys, labels, limits, prices, simulated"
-            ),
+            ("D/c.yaml:2: zzz: unknown key; allowed: X-Header, engines, keys, labels, limits, prices, simulated"),
         ),
         (
             "engines:\n- url: a\n- url: b\n  knd: vllm\n",
@@ -93,10 +87,7 @@ def test_an_empty_file_or_section_means_defaults(tmp_path: Path, text: str) -> N
         ),
         (
             "limits:\n  seconds: soon\n",
-            (
-                "D/c.yaml:2: limits.seconds: got 'soon'; "
-                "allowed: a valid number, unable to parse string as a number"
-            ),
+            ("D/c.yaml:2: limits.seconds: got 'soon'; allowed: a valid number, unable to parse string as a number"),
         ),
         ("limits:\n  seconds: 90\n", "D/c.yaml:2: limits.seconds: got 90; allowed: less than or equal to 60"),
         ("limits:\n  seconds:\n", "D/c.yaml:2: limits.seconds: got nothing; allowed: a valid number"),
@@ -133,9 +124,7 @@ def test_an_empty_file_or_section_means_defaults(tmp_path: Path, text: str) -> N
         ('"a\\nb": 1\n', None),
     ],
 )
-def test_a_bad_file_is_one_line_with_file_line_and_key(
-    refusal, text: str | bytes, message: str | None
-) -> None:
+def test_a_bad_file_is_one_line_with_file_line_and_key(refusal, text: str | bytes, message: str | None) -> None:
     found = refusal(text)
     assert found.startswith("D/c.yaml")
     if message is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from palegreen.catalogue.engines import Engine, Fact
 from palegreen.exporter.engines.fetch import Fetcher, FetchError
 
-_KEPT = 300.0  # seconds; the model behind an address can change without the page failing in between
+_KEPT = 60.0  # seconds; the model behind an address can change without the page failing in between
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Facts:
         self._asked = float("-inf")
 
     def of(self, engines: Sequence[Engine], model: str = "") -> Known:
-        """Facts of the engines of one page, asked for at most every five minutes; a `model` given is believed."""
+        """Facts of the engines of one page, asked for at most once a minute; a `model` given is believed."""
         names = [engine.engine for engine in engines]
         if names != self._of or time.monotonic() - self._asked > _KEPT:
             version = self._first(fact for engine in engines for fact in engine.facts.get("version", ()))
@@ -50,7 +50,7 @@ class Facts:
                 value = json.loads(self._fetcher.get(fact.path).body)
                 for key in fact.keys:
                     value = value[key]
-            except (FetchError, ValueError, LookupError, TypeError):
+            except (FetchError, ValueError, LookupError, TypeError, RecursionError):
                 continue
             if isinstance(value, str):
                 return value[:200]

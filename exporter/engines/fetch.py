@@ -10,20 +10,25 @@ import contextlib
 import http.client
 import socket
 import ssl
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from threading import Timer
 from urllib.parse import SplitResult, urlsplit
 
 _CHUNK = 256 * 1024
+_EXCERPT = 4096  # bytes of a refusal that are looked at
 
 
 class FetchError(Exception):
-    """There is no body to read; the message is one line. `status` is the HTTP status if there was one."""
+    """There is no page to read; the message is one line.
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    `status` is the HTTP status if there was one, `body` the beginning of what came with it.
+    """
+
+    def __init__(self, message: str, status: int | None = None, body: bytes = b"") -> None:
         super().__init__(message)
         self.status = status
+        self.body = body
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,7 @@ class Fetcher:
     url: str
     deadline: float
     limit: int
-    headers: Mapping[str, str] = field(default_factory=dict)
+    token_file: Path | None = None
     context: ssl.SSLContext | None = None
 
     def get(self, path: str) -> Fetched:
@@ -97,9 +102,12 @@ class Fetcher:
         late = f"no complete answer within {self.deadline:g} s"
         try:
             fetched = self._exchange(connection, path)
-        except (OSError, http.client.HTTPException, ValueError) as failure:
-            overdue = connection.was_cut or isinstance(failure, TimeoutError)
-            raise FetchError(late if overdue else _cause(failure, parts)) from None
+        except (FetchError, OSError, http.client.HTTPException, ValueError) as failure:
+            if connection.was_cut or isinstance(failure, TimeoutError):
+                raise FetchError(late) from None
+            if isinstance(failure, FetchError):
+                raise
+            raise FetchError(_cause(failure, parts)) from None
         else:
             if connection.was_cut:  # a body without a length ends like any other when its socket is shut
                 raise FetchError(late)
@@ -112,10 +120,16 @@ class Fetcher:
     def _exchange(self, connection: http.client.HTTPConnection, path: str) -> Fetched:
         # OpenMetrics is not named: prometheus_client prefers it whatever its q, and then writes vllm:x as vllm_x
         accept = "text/plain;version=0.0.4,*/*;q=0.1"
-        connection.request("GET", path, headers={"Accept": accept, "Accept-Encoding": "identity", **self.headers})
-        response = connection.getresponse()
+        headers = {"Accept": accept, "Accept-Encoding": "identity"}
+        if self.token_file is not None:
+            headers["Authorization"] = f"Bearer {read_token(self.token_file)}"
+        connection.request("GET", path, headers=headers)
+        with connection.getresponse() as response:
+            return self._read(response)
+
+    def _read(self, response: http.client.HTTPResponse) -> Fetched:
         if response.status != 200:
-            raise FetchError(_refusal(response), response.status)
+            raise FetchError(_refusal(response), response.status, response.read1(_EXCERPT))
         if response.headers.get("Content-Encoding", "identity") not in ("", "identity"):
             raise FetchError(f"body is encoded as {response.headers['Content-Encoding']}, which was not asked for")
         declared = response.length
@@ -129,6 +143,14 @@ class Fetcher:
         if declared is not None and len(body) < declared:
             raise FetchError(f"body ended after {len(body)} of {declared} bytes")
         return Fetched(bytes(body), response.headers.get("Content-Type", "").lower())
+
+
+def read_token(path: Path) -> str:
+    """The bearer token in a file, read anew each time since it may be rotated. Raises OSError and ValueError."""
+    token = path.read_bytes().strip()
+    if not token or any(not 0x21 <= byte <= 0x7E for byte in token):  # the message must not hold what was read
+        raise ValueError(f"{path} does not hold a token; allowed: one line of ASCII without blanks")
+    return token.decode()
 
 
 def _refusal(response: http.client.HTTPResponse) -> str:

@@ -15,6 +15,8 @@ from palegreen.catalogue.engines import Engine, Fold, LabelSource, Operand, Qual
 from palegreen.catalogue.metrics import metrics
 from palegreen.exporter.engines.page import Histogram, Page, Row
 
+_REMEMBERED = 50_000  # names
+
 Value = float | Histogram
 Labels = tuple[tuple[str, str], ...]
 
@@ -66,6 +68,8 @@ class Mapper:
     def wanted(self, name: str) -> bool:
         """Whether any mapping reads the native sample or histogram family."""
         if name not in self._wanted:
+            if len(self._wanted) > _REMEMBERED:  # an engine that invents names must not fill the memory
+                self._wanted.clear()
             self._wanted[name] = any(self._renamed(e, name) in self._sources[e.engine] for e in self._engines)
         return self._wanted[name]
 
@@ -81,7 +85,7 @@ class Mapper:
         found = [
             self._map_engine(engine, page, version, model)
             for engine in self._engines
-            if any(_belongs(engine, name, row) for name, rows in page.rows.items() for row in rows)
+            if any(_belongs(engine, name, rows) for name, rows in page.rows.items())
         ]
         found = [mapped for mapped in found if mapped.rows]
         native = {metric for mapped in found if not mapped.engine.yields for metric in mapped.rows}
@@ -98,8 +102,9 @@ class Mapper:
     def _map_engine(self, engine: Engine, page: Page, version: str, model: str) -> Mapped:
         view: dict[str, list[Row]] = {}
         types: dict[str, str] = {}
+        without = engine.recognise.without_labels
         for name, rows in page.rows.items():
-            kept = [row for row in rows if not any(row.labels.get(label) for label in engine.recognise.without_labels)]
+            kept = [row for row in rows if not any(row.labels.get(label) for label in without)] if without else rows
             if kept:
                 renamed = self._renamed(engine, name)
                 view.setdefault(renamed, []).extend(kept)
@@ -137,12 +142,13 @@ class _Owners:
         return Owner(model, row.labels.get(self._instance_label, "") if self._several else "")
 
 
-def _belongs(engine: Engine, name: str, row: Row) -> bool:
+def _belongs(engine: Engine, name: str, rows: list[Row]) -> bool:
+    """Whether a row of that name is this engine's."""
     recognise = engine.recognise
-    return (
-        (name in recognise.names or name.startswith(tuple(recognise.prefixes)))
-        and all(row.labels.get(label) for label in recognise.with_labels)
+    return (name in recognise.names or name.startswith(tuple(recognise.prefixes))) and any(
+        all(row.labels.get(label) for label in recognise.with_labels)
         and not any(row.labels.get(label) for label in recognise.without_labels)
+        for row in rows
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from io import StringIO
 from itertools import pairwise
 from math import isnan
 
@@ -22,6 +23,7 @@ _TYPES = {
     "counter", "gauge", "histogram", "summary", "untyped", "unknown", "info", "stateset", "gaugehistogram"
 }  # fmt: skip
 _PARTS = ("_bucket", "_sum", "_count")
+_REMEMBERED = 50_000  # series of one page; a page that is all noise must not fill the memory
 
 
 class PageError(Exception):
@@ -95,7 +97,8 @@ class PageParser:
         seen: dict[str, _Series | None] = {}
         keys: set[tuple[str, frozenset[tuple[str, str]]]] = set()
         ended = False
-        for number, line in enumerate(text.split("\n"), 1):
+        for number, ended_line in enumerate(StringIO(text), 1):
+            line = ended_line[:-1]
             if not line or line.isspace():
                 continue
             if line[0] == "#":
@@ -107,7 +110,8 @@ class PageParser:
                 series, value = self._known[head], _float(last)
             except (KeyError, ValueError):
                 head, series, value = self._read(line, number)
-            seen[head] = series
+            if len(seen) < _REMEMBERED:
+                seen[head] = series
             if series is None:
                 continue
             if isnan(value) and self.may_be_nan(series.name):

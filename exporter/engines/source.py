@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from urllib.parse import urlsplit
 
 import structlog
@@ -22,6 +23,10 @@ from palegreen.runtime.exposition import Collected, Readings
 log = structlog.get_logger()
 
 _CANONICAL = tuple(metric.name for metric in metrics().values() if metric.canonical)
+
+
+class _WebPageError(PageError):
+    """An HTML page; some servers answer every path with one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,9 @@ class EngineSource:
         except (FetchError, PageError) as failure:
             self._path = self._given
             self._facts.forget()
+            starting = self._starting(failure)
+            if starting is not None:
+                return starting
             raise SourceError(f"{self._fetcher.url}: {failure}") from None
         self._found = ", ".join(sorted(each.engine.title for each in mapped))
         return self._publish(mapped)
@@ -97,13 +105,26 @@ class EngineSource:
             try:
                 mapped = self._mapped(path, self._fetcher.get(path))
             except FetchError as failure:
-                if failure.status is None:
-                    raise
+                if failure.status in (None, 503):
+                    raise  # there is no server, or it has the page and cannot give it now
+                refused.append(f"{path}: {failure}")
+            except _WebPageError as failure:
                 refused.append(f"{path}: {failure}")
             else:
                 self._path = path
                 return mapped
         raise FetchError("no metrics page: " + "; ".join(refused))
+
+    def _starting(self, failure: FetchError | PageError) -> Readings | None:
+        """An engine that says that it is still loading is in a state, it has not failed."""
+        body = failure.body if isinstance(failure, FetchError) else b""
+        for engine in self._engines.values():
+            if engine.starting and engine.starting.encode() in body:
+                self._found = f"{engine.title}, loading its model"
+                collected = self._labelled(engine, Owner(self._identity.model, ""))
+                collected.add("palegreen_engine_state", 1, "starting")
+                return collected.readings()
+        return None
 
     def _candidates(self) -> list[str]:
         """Paths to try, those of engines that are harmed by another's path first."""
@@ -126,7 +147,7 @@ class EngineSource:
         if as_json is not None and as_json.json_page is not None:
             return _page_of_json(as_json, fetched.body)
         if "text/html" in fetched.content_type or fetched.body[:512].lstrip()[:1] == b"<":
-            raise PageError("an HTML page, not metrics")
+            raise _WebPageError("an HTML page, not metrics")
         if "json" in fetched.content_type or fetched.body[:1] in (b"[", b"{"):
             raise PageError("JSON, not metrics text (trtllm-serve has its text at /prometheus/metrics)")
         try:
@@ -143,10 +164,13 @@ class EngineSource:
                 whole.include(self._owned(each, owner))
         return whole.readings()
 
-    def _owned(self, mapped: Mapped, owner: Owner) -> Readings:
+    def _labelled(self, engine: Engine, owner: Owner) -> Collected:
         who = self._identity
         instance = f"{who.instance_id}/{owner.instance}" if owner.instance else who.instance_id
-        collected = Collected(owner.model, who.endpoint, mapped.engine.engine, instance, who.namespace, who.pod)
+        return Collected(owner.model, who.endpoint, engine.engine, instance, who.namespace, who.pod)
+
+    def _owned(self, mapped: Mapped, owner: Owner) -> Readings:
+        collected = self._labelled(mapped.engine, owner)
         for metric, rows in mapped.rows.items():
             declared = metrics()[metric].labels[6:]
             for (of, labels), value in rows.items():
@@ -180,7 +204,7 @@ def _page_of_json(engine: Engine, body: bytes) -> Page:
     try:
         items = json.loads(body)[spec.items]
         rows = {name: list(_json_rows(items, key, spec.labels)) for name, key in spec.samples.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise PageError(f"not the JSON of {engine.title}: no list {spec.items!r} of objects") from None
     return Page(rows=rows, types=dict.fromkeys(rows, "gauge"), families=len(rows), listing=True)
 
@@ -189,4 +213,6 @@ def _json_rows(items: Sequence[dict[str, object]], key: str, labels: dict[str, s
     for item in items:
         value = item.get(key)
         if isinstance(value, int | float) and not isinstance(value, bool):
+            if not isfinite(value):
+                raise ValueError(f"{key} is not a number")
             yield Row({label: str(item[name]) for label, name in labels.items()}, float(value))

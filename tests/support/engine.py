@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+from prometheus_client.samples import Sample
+
 from palegreen.exporter.config import EngineConfig, NodeConfig
 from palegreen.exporter.engines.mapping import Mapper
 from palegreen.exporter.engines.source import EngineSource
 from palegreen.exporter.node import engine_source, mappings
 from palegreen.runtime.exposition import Exposition, Readings
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families as parse_text
-from prometheus_client.samples import Sample
 
 VLLM_PAGE = """\
 # HELP vllm:num_requests_running Number of requests.

@@ -157,4 +157,3 @@ class Server:
             link.send(answer)
         else:
             answer(link)
-
