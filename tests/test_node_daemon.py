@@ -365,7 +365,7 @@ def test_a_bad_file_is_one_line_with_file_line_key_and_what_is_allowed_and_exit_
     ("arguments", "env", "said"),
     [
         (["--engine-interval", "soon"], {}, "--engine-interval: got 'soon'; allowed: a number of seconds"),
-        (["--engine-interval", "0"], {}, "--engine-interval: got '0'; input should be greater than 0"),
+        (["--engine-interval", "0"], {}, "--engine-interval: got '0'; allowed: greater than 0"),
         (["--engine", "nonsense"], {}, "--engine: got 'nonsense'; allowed: http://HOST:PORT"),
         (["--listen-address", "9450"], {}, "--listen-address: '9450' is not an address; allowed: HOST:PORT"),
         ([], {"PALEGREEN_ENGINE_TIMEOUT": "x"}, "PALEGREEN_ENGINE_TIMEOUT: got 'x'; allowed: a number of seconds"),
