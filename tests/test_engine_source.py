@@ -516,3 +516,28 @@ def test_a_slow_tls_handshake_ends_at_the_deadline(tmp_path: Path) -> None:
             source(f"https://127.0.0.1:{listener.getsockname()[1]}/metrics", ca_file=ca, timeout=0.5).collect()
         assert time.monotonic() - began < 3
         thread.join(10)
+
+
+LOADING = response(
+    json.dumps({"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}}),
+    "application/json",
+    status="503 Service Unavailable",
+)
+
+
+def test_an_engine_that_is_loading_its_model_is_starting_and_has_not_failed() -> None:
+    with Server({"/prometheus/metrics": LOADING, "/metrics": LOADING}) as server:
+        reading = source(server.url, model="m")
+        found = samples(reading.collect())
+        assert [(s.name, s.labels["state"], s.labels["engine"], s.value) for s in found] == [
+            ("palegreen_engine_state", "starting", "llamacpp", 1.0)
+        ]
+        server.answers = {"/metrics": response(LLAMA_PAGE)}
+        found = samples(reading.collect())
+        assert value(found, "palegreen_engine_state", state="ready") == 1
+        assert value(found, "palegreen_engine_state", state="starting") is None
+        assert value(found, RUNNING) == 1
+
+
+def test_a_server_that_is_overloaded_is_no_engine_that_starts() -> None:
+    assert "HTTP 503" in refused(response("busy", status="503 Service Unavailable"))
