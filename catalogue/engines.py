@@ -5,13 +5,14 @@ To teach Palegreen an engine, add one file; docs/engines.md explains the fields.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from palegreen.catalogue.metrics import metrics
 
@@ -22,6 +23,12 @@ _QUALITIES: tuple[Quality, ...] = ("native", "derived", "proxy", "absent")
 
 def _as_list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
+
+
+def _constraint(value: str) -> str:
+    if not re.fullmatch(r"(>=|<=|>|<)\d+(\.\d+)*( *, *(>=|<=|>|<)\d+(\.\d+)*)*", value):
+        raise ValueError(f"got {value!r}; allowed: comparisons such as '>=0.9,<0.12'")
+    return value
 
 
 Strings = Annotated[list[str], BeforeValidator(_as_list)]
@@ -78,7 +85,7 @@ class Rule(Operand):
     fold: Fold = "sum"
     latest: bool = False
     value: float | None = None
-    versions: str | None = None
+    versions: Annotated[str, AfterValidator(_constraint)] | None = None
     shared: bool = False
     unless: str | None = None
     quality: Literal["native", "derived", "proxy"] = "native"
@@ -115,6 +122,14 @@ class Rename(Strict):
 
     match: str
     to: str
+
+    @model_validator(mode="after")
+    def _compiles(self) -> Rename:
+        try:
+            re.compile(f"(?:{self.match})?").sub(self.to, "")  # an optional match always tries the replacement
+        except (re.error, IndexError) as failure:
+            raise ValueError(f"{self.match!r} -> {self.to!r} is no replacement: {failure}") from None
+        return self
 
 
 class Recognise(Strict):
@@ -164,7 +179,7 @@ class JsonPage(Strict):
 class Engine(Strict):
     """One inference engine, or a wrapper around others.
 
-    A wrapper `yields`: on a page where another engine stands beside it, it gives only what that one does not.
+    A wrapper `yields` to engines on the same page: of what they give, it gives no `metric`, or none for their `model`.
     Where `starting` stands in what its page refuses with, the engine is loading its model.
     A sample named in `not_a_number` is known to be NaN at times and is absent then; any other NaN spoils the page.
     """
@@ -178,7 +193,7 @@ class Engine(Strict):
     recognise: Recognise
     rename: list[Rename] = []
     inherit: list[str] = []
-    yields: bool = False
+    yields: Literal["metric", "model"] | None = None
     identity: Identity = Identity()
     ranks: Ranks = Ranks()
     not_a_number: list[str] = []

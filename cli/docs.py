@@ -17,7 +17,8 @@ _PAGE = """\
 Generated from `exporter/config.py`; do not edit (`make docs`).
 
 Each setting is a flag, an environment variable and a key of the file given with `--config` (`PALEGREEN_CONFIG`).
-A flag wins over the variable, the variable over the file; engines of all three are joined. Durations are written
+A flag wins over the variable, the variable over the file. Engines of the file are joined with those of the flags, or of
+the variable, in which several URLs are separated by blanks. Durations are written
 `500ms`, `15s`, `1m30s` or as a number of seconds; sizes `512KiB`, `16MiB` or as a number of bytes.
 
 The file is read again when it changes and on SIGHUP. A file that is refused leaves the configuration in force as it

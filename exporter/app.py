@@ -43,6 +43,8 @@ class App:
             case "/metrics":
                 return self._metrics(scope["headers"])
             case "/healthz":
+                if self._snapshots.stuck:
+                    return 503, [_type(_PLAIN)], b"nothing has been rendered for 30 s; see the log\n"
                 return 200, [_type(_PLAIN)], b"ok\n"
             case "/readyz":
                 waiting = [_named(state) for state in self._snapshots.states if not state.tried]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import TypeVar, cast
 
 import pynvml as nvml
 
@@ -17,6 +20,10 @@ from palegreen.exporter.source import SourceError
 from palegreen.runtime.web import ListenError, WebServer, parse_address
 from palegreen.runtime.yamlfile import ConfigError
 
+T = TypeVar("T")
+
+_PATIENCE = 5.0  # seconds for a driver call; without persistence mode the first takes about two
+_STUCK = "look at the kernel log (dmesg | grep -i -e nvrm -e xid); a stuck driver needs a reset of the GPU or a reboot"
 _KERNEL_DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -70,7 +77,10 @@ async def _nobody() -> None:
 def _driver(config: NodeConfig, kernel_driver: Path) -> Iterator[Finding]:
     library = Library(config.nvml_library)
     try:
-        library.start()
+        _within(_PATIENCE, library.start)
+    except TimeoutError:
+        yield Finding("driver", False, f"the driver does not answer within {_PATIENCE:g} s", _STUCK)
+        return
     except DriverError as refused:
         yield Finding("driver", False, str(refused), _driver_fix(refused, kernel_driver))
         return
@@ -82,13 +92,11 @@ def _driver(config: NodeConfig, kernel_driver: Path) -> Iterator[Finding]:
         fix = "" if same else "reload the kernel module or reboot: library and kernel driver were upgraded apart"
         yield Finding("driver match", same, f"library {library.driver_version}, kernel driver {kernel}", fix)
     try:
-        count = library.count()
+        count = _within(_PATIENCE, library.count)
         names = [_gpu(index) for index in range(count)]
-    except DriverError as refused:
-        yield Finding("gpus", False, str(refused), "look at the kernel log (dmesg | grep -i nvrm)")
+    except (DriverError, TimeoutError) as refused:
+        yield Finding("gpus", False, str(refused) or "the driver does not answer", _STUCK)
         return
-    finally:
-        library.stop()
     dead = [index for index, name in enumerate(names) if name is None]
     if count == 0:
         yield Finding("gpus", False, "the driver lists no GPU", "give the pod a GPU or the NVIDIA runtime class")
@@ -121,9 +129,29 @@ def _kernel_version(path: Path) -> str:
 
 def _gpu(index: int) -> str | None:
     try:
-        return str(nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(index)))
-    except nvml.NVMLError:
+        return _within(_PATIENCE, lambda: str(nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(index))))
+    except (nvml.NVMLError, TimeoutError):
         return None
+
+
+def _within(seconds: float, call: Callable[[], T]) -> T:
+    """What the call returns or raises; TimeoutError when it hangs, and the thread in it is left behind."""
+    outcome: SimpleQueue[tuple[T | None, Exception | None]] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            outcome.put((call(), None))
+        except Exception as failure:  # noqa: BLE001 - it is raised where it is waited for
+            outcome.put((None, failure))
+
+    Thread(target=run, daemon=True).start()
+    try:
+        result, failure = outcome.get(timeout=seconds)
+    except Empty:
+        raise TimeoutError from None
+    if failure is not None:
+        raise failure
+    return cast(T, result)
 
 
 def _engine(config: NodeConfig, engine: EngineConfig) -> Finding:

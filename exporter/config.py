@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from palegreen.exporter.engines.source import instance_id
 from palegreen.runtime.log import Format, Level
@@ -60,6 +60,12 @@ class EngineConfig(_Section):
     bearer_token_file: Path | None = Field(None, description="file whose content is sent as a bearer token")
     ca_file: Path | None = Field(None, description="certificate authority of an https engine")
     insecure_skip_verify: bool = Field(False, description="do not verify the certificate of an https engine")
+
+    @model_validator(mode="after")
+    def _pod_has_a_namespace(self) -> EngineConfig:
+        if self.pod and not self.namespace:
+            raise ValueError("pod is given without its namespace; allowed: both or neither")
+        return self
 
     def identity(self) -> str:
         """The label instance_id."""

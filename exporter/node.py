@@ -6,6 +6,7 @@ import asyncio
 import platform
 import signal
 import ssl
+import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -32,6 +33,7 @@ from palegreen.runtime.yamlfile import ConfigError, Document
 log = structlog.get_logger()
 
 VERSION = version("palegreen")
+_SWITCH = 0.0005  # seconds a source may compute while a scrape waits for the interpreter; Python's own are 0.005
 _LOOK_EVERY = 1.0  # seconds between two looks at the configuration file
 
 
@@ -55,9 +57,11 @@ class Node:
     def once(self) -> bytes:
         """Read every source once and return the exposition as text."""
         for runner in self._runners.values():
-            runner.read_once()
+            runner.start()
+        while not all(runner.state().tried for runner in self._runners.values()):
+            time.sleep(0.01)
         for runner in self._runners.values():
-            if isinstance(runner.source, NvmlSource):
+            if isinstance(runner.source, NvmlSource) and runner.state().up:
                 runner.source.wait()  # GPUs are read in threads of their own
                 runner.read_once()
         self._snapshots.refresh()
@@ -68,6 +72,7 @@ class Node:
         host, port = parse_address(self._config.listen_address)
         server = WebServer(App(self._snapshots, VERSION), host, port, self._config.web_config_file)
         self._server = server
+        sys.setswitchinterval(_SWITCH)
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_one_line)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -104,9 +109,11 @@ class Node:
         try:
             config = self._reload()
             self._arrange(config, start=True)
-        except ConfigError as refused:
+        except Exception as refused:  # noqa: BLE001 - a defect must not end the watching of the file
             self._reloaded = False
-            log.error("config.refused", cause=str(refused), effect="the previous configuration stays in force")
+            defect = {} if isinstance(refused, ConfigError) else {"exc_info": True}
+            effect = "the previous configuration stays in force"
+            log.error("config.refused", cause=str(refused), effect=effect, **defect)
         else:
             later = [key for key in FIXED if getattr(config, key) != getattr(self._config, key)]
             if later:

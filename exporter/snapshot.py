@@ -6,11 +6,16 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from threading import Event, Lock, Thread
 
+import structlog
+
 from palegreen.exporter.source import Runner, State
 from palegreen.runtime.exposition import Collected, Exposition, Readings
 
+log = structlog.get_logger()
+
 _AT_MOST_EVERY = 0.5  # seconds between two renderings, however often sources change
 _AT_LEAST_EVERY = 1.0  # seconds after which ages and deadlines are looked at again
+_ALIVE_WITHIN = 30.0  # seconds
 _REMEMBERED = 300.0  # seconds for which a format that was asked for is rendered ahead
 
 
@@ -29,13 +34,19 @@ class Snapshots:
         self._asked: dict[tuple[bool, bool], float] = {}
         self._states: tuple[State, ...] = ()
         self._rendered = False
+        self._good_at = time.monotonic()
         self._current = Exposition([extra()])
         self._thread = Thread(target=self._run, name="snapshot", daemon=True)
 
     @property
     def rendered(self) -> bool:
-        """Whether the sources have been looked at since the start."""
+        """Whether the sources have been looked at and what was seen is shown."""
         return self._rendered
+
+    @property
+    def stuck(self) -> bool:
+        """Whether rendering has failed, or not come to its end, for so long that a restart is the better choice."""
+        return time.monotonic() - self._good_at > _ALIVE_WITHIN
 
     @property
     def states(self) -> tuple[State, ...]:
@@ -72,13 +83,18 @@ class Snapshots:
             exposition = Exposition([*(state.readings for state in states), _health(states), self._extra()])
             recent = time.monotonic() - _REMEMBERED
             exposition.prepare([variant for variant, asked in list(self._asked.items()) if asked > recent])
-            self._states, self._current, self._rendered = states, exposition, True
+            self._states, self._current = states, exposition
+            self._rendered, self._good_at = True, time.monotonic()
 
     def _run(self) -> None:
         while not self._stopped.is_set():
             self._wake.wait(_AT_LEAST_EVERY)
             self._wake.clear()
-            self.refresh()
+            try:
+                self.refresh()
+            except Exception:
+                log.exception("snapshot.defect", effect="nothing is shown until it is over")
+                self._current, self._rendered = Exposition([]), False
             self._stopped.wait(_AT_MOST_EVERY)
 
 

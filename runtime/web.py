@@ -255,7 +255,9 @@ def _listen(host: str, port: int) -> socket.socket:
         reason = error.strerror if isinstance(error, OSError) else "not a host name"
         raise ListenError(f"cannot listen on {where}: {reason}") from None
     family, _, _, _, address = found[0]
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Named as TCP, since asyncio turns Nagle's algorithm off for no other: a body would wait for the acknowledgement
+    # of its head, which a client may delay by 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6 and (any_address or host == "::"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,11 @@ def named(page: Path) -> str:
     return page.name
 
 
+@dataclass(frozen=True)
 class Recorded(Fetcher):
     """A server that has one recorded page and no API."""
 
-    page: Path
+    page: Path = CAPTURES
 
     def get(self, path: str) -> Fetched:
         openmetrics = self.page.read_text(encoding="utf-8").rstrip().endswith("# EOF")
@@ -47,8 +49,7 @@ class Recorded(Fetcher):
 def mapped(page: Path) -> str:
     """Exposition of one recorded page."""
     path = "/api/ps" if page.suffix == ".json" else "/metrics"
-    fetcher = Recorded(f"http://engine:8000{path}", 1.0, 1 << 24)
-    object.__setattr__(fetcher, "page", page)
+    fetcher = Recorded(f"http://engine:8000{path}", 1.0, 1 << 24, page=page)
     source = EngineSource(Mapper(engines()), engines(), fetcher, Identity("engine:8000"), 5.0)
     return Exposition([source.collect()]).body().decode()
 

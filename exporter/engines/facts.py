@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from threading import Thread
 
 from palegreen.catalogue.engines import Engine, Fact
 from palegreen.exporter.engines.fetch import Fetcher, FetchError
 
 _KEPT = 60.0  # seconds; the model behind an address can change without the page failing in between
+_ASKED_AGAIN = 5.0  # seconds, while something is not known
+_DEADLINE = 2.0  # seconds for one answer: the page is what matters
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,27 +25,44 @@ class Known:
 
 
 class Facts:
-    """Asks one server for the facts of the engines found there, and asks again now and then."""
+    """Asks one server for the facts of the engines found there, and asks again now and then.
+
+    Only the first time is waited for, since a series must not change its model label a moment after it appeared. Later
+    answers come from a thread, and what was known stays known when the server does not say it again.
+    """
 
     def __init__(self, fetcher: Fetcher) -> None:
-        self._fetcher = fetcher
-        self._asked = float("-inf")
-        self._of: list[str] = []
+        self._fetcher = replace(fetcher, deadline=min(fetcher.deadline, _DEADLINE))
+        self._engines: tuple[Engine, ...] | None = None
         self._known = Known()
+        self._due = 0.0
+        self._asking: Thread | None = None
 
     def forget(self) -> None:
         """The server went away: what comes back may be another."""
-        self._asked = float("-inf")
+        self._engines = None
 
     def of(self, engines: Sequence[Engine], model: str = "") -> Known:
-        """Facts of the engines of one page, asked for at most once a minute; a `model` given is believed."""
-        names = [engine.engine for engine in engines]
-        if names != self._of or time.monotonic() - self._asked > _KEPT:
-            version = self._first(fact for engine in engines for fact in engine.facts.get("version", ()))
-            nameless = (engine for engine in engines if not engine.identity.model and not model)
-            model = model or self._first(fact for engine in nameless for fact in engine.facts.get("model", ()))
-            self._known, self._of, self._asked = Known(version, model), names, time.monotonic()
+        """Facts of the engines of one page; a `model` given is believed."""
+        listed = tuple(engines)
+        if self._engines is None or [e.engine for e in listed] != [e.engine for e in self._engines]:
+            self._engines, self._known = listed, Known()
+            self._ask(listed, model)
+        elif time.monotonic() >= self._due and (self._asking is None or not self._asking.is_alive()):
+            self._asking = Thread(target=self._ask, args=(listed, model), name="engine facts", daemon=True)
+            self._asking.start()
         return self._known
+
+    def _ask(self, engines: tuple[Engine, ...], model: str) -> None:
+        before = self._known
+        versions = [fact for engine in engines for fact in engine.facts.get("version", ())]
+        nameless = (engine for engine in engines if not engine.identity.model and not model)
+        models = [fact for engine in nameless for fact in engine.facts.get("model", ())]
+        found = Known(self._first(versions) or before.version, model or self._first(models) or before.model)
+        if self._engines is not None and self._known is before:  # else the server went away meanwhile
+            self._known = found
+        unknown = (versions and not found.version) or (models and not found.model)
+        self._due = time.monotonic() + (_ASKED_AGAIN if unknown else _KEPT)
 
     def _first(self, facts: Iterable[Fact]) -> str:
         for fact in facts:

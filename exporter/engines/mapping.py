@@ -6,19 +6,23 @@ Absent is not zero: a metric whose rules find no row is left out and reported as
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from math import isfinite
 
 from palegreen.catalogue.engines import Engine, Fold, LabelSource, Operand, Quality, Ranks, Rule
 from palegreen.catalogue.metrics import metrics
-from palegreen.exporter.engines.page import Histogram, Page, Row
+from palegreen.exporter.engines.page import Histogram, Page, PageError, Row
 
 _REMEMBERED = 50_000  # names
+_MOST_PAIRS = 1_000_000  # rows times partners of one rule
+_MOST_PARTS = 1_000  # names in one label
+
 
 Value = float | Histogram
 Labels = tuple[tuple[str, str], ...]
+_Partners = tuple[list[Row], set[str], Callable[[float, float], float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +92,10 @@ class Mapper:
             if any(_belongs(engine, name, rows) for name, rows in page.rows.items())
         ]
         found = [mapped for mapped in found if mapped.rows]
-        native = {metric for mapped in found if not mapped.engine.yields for metric in mapped.rows}
+        native = [mapped for mapped in found if mapped.engine.yields is None]
         for mapped in found:
-            if mapped.engine.yields:
-                mapped.rows = {metric: rows for metric, rows in mapped.rows.items() if metric not in native}
+            if mapped.engine.yields is not None and native:
+                _yield(mapped, native)
         return [mapped for mapped in found if mapped.rows]
 
     def _renamed(self, engine: Engine, name: str) -> str:
@@ -112,12 +116,12 @@ class Mapper:
         owners = _Owners(engine, view, model)
         mapped = Mapped(engine)
         for metric, rules in engine.metrics.items():
+            served: set[Owner] = set()  # by an alternative that came before
             for alternative in rules.alternatives():
                 usable = [rule for rule in alternative if _applies(rule, metric, version, types)]
                 results = [(rule, _fold(engine.ranks, rule.fold, _candidates(rule, view, owners))) for rule in usable]
-                if any(rows for _, rows in results):
-                    _take(mapped, metric, results)
-                    break
+                _take(mapped, metric, results, served)
+                served |= {owner for _, rows in results for owner, _ in rows}
         return mapped
 
 
@@ -167,16 +171,50 @@ def _applies(rule: Rule, metric: str, version: str, types: Mapping[str, str]) ->
     return rule.versions is None or version_matches(version, rule.versions)
 
 
+def _yield(mapped: Mapped, native: list[Mapped]) -> None:
+    """Leave out what the engines beside a wrapper give themselves; models are compared without regard to case."""
+    by_model = mapped.engine.yields == "model"
+    given = {
+        (metric, owner.model.casefold() if by_model else "")
+        for other in native
+        for metric, rows in other.rows.items()
+        for owner, _ in rows
+    }
+    for metric, rows in list(mapped.rows.items()):
+        kept = {
+            place: value
+            for place, value in rows.items()
+            if (metric, place[0].model.casefold() if by_model else "") not in given
+        }
+        if kept:
+            mapped.rows[metric] = kept
+        else:
+            del mapped.rows[metric]
+
+
 def _candidates(rule: Rule, view: Mapping[str, list[Row]], owners: _Owners) -> Iterator[_Candidate]:
     rows = _select(rule, view)
+    partners = [
+        (_select(operand, view), set(rule.where) | set(operand.where), operate)
+        for operand, operate in (
+            (rule.times, float.__mul__),
+            (rule.over, float.__truediv__),
+            (rule.minus, float.__sub__),
+        )
+        if operand is not None
+    ]
+    if any(len(rows) * len(others) > _MOST_PAIRS for others, _, _ in partners):
+        raise PageError(f"{rule.source} has too many series to be computed with")
     if rule.latest and rows:
         newest = max(row.value for row in rows if isinstance(row.value, float))
         rows = [row for row in rows if row.value == newest]
     for row in rows:
-        owner, value = owners.of(rule, row), _compute(rule, row, view)
+        owner, value = owners.of(rule, row), _compute(rule, row, partners)
         if owner is None or value is None:
             continue
-        for labels in _canonical_labels(rule, row):
+        for count, labels in enumerate(_canonical_labels(rule, row)):
+            if count > _MOST_PARTS:
+                raise PageError(f"{rule.source} lists more than {_MOST_PARTS} names in one label")
             yield _Candidate(owner, labels, row.labels, value)
 
 
@@ -196,35 +234,29 @@ def _meets(labels: Mapping[str, str], where: Mapping[str, list[str]]) -> bool:
     return True
 
 
-def _compute(rule: Rule, row: Row, view: Mapping[str, list[Row]]) -> Value | None:
+def _compute(rule: Rule, row: Row, partners: list[_Partners]) -> Value | None:
     if rule.value is not None:
         return rule.value
     if isinstance(row.value, Histogram):
         return row.value if rule.scale == 1 else _scaled(row.value, rule.scale)
     value = row.value * rule.scale
-    for operand, operate in (
-        (rule.times, float.__mul__),
-        (rule.over, float.__truediv__),
-        (rule.minus, float.__sub__),
-    ):
-        if operand is None:
-            continue
-        other = _partner(rule, row, operand, view)
+    for others, picked, operate in partners:
+        other = _partner(row, others, picked)
         if other is None or (operate is float.__truediv__ and other == 0):
             return None
         value = operate(value, other)
     return value
 
 
-def _partner(rule: Rule, row: Row, operand: Operand, view: Mapping[str, list[Row]]) -> float | None:
-    """Value of the only row of `operand` that agrees on every label both carry, but for those `where` picked."""
-    picked = set(rule.where) | set(operand.where)
-    matches = [
+def _partner(row: Row, others: list[Row], picked: set[str]) -> float | None:
+    """The one value of the rows that agree on every label both carry, but for those that conditions picked."""
+    found = {
         other.value
-        for other in _select(operand, view)
+        for other in others
         if all(other.labels.get(k, v) == v for k, v in row.labels.items() if k not in picked)
-    ]
-    return matches[0] if len(matches) == 1 and isinstance(matches[0], float) else None
+    }
+    value = found.pop() if len(found) == 1 else None
+    return value if isinstance(value, float) else None
 
 
 def _canonical_labels(rule: Rule, row: Row) -> Iterator[Labels]:
@@ -283,15 +315,24 @@ def _added(a: Histogram, b: Histogram) -> Histogram:
 
 
 def _scaled(histogram: Histogram, factor: float) -> Histogram:
-    buckets = tuple((bound * factor, count) for bound, count in histogram.buckets)
+    # twelve digits: 700 ms are 0.7 s, not 0.7000000000000001
+    buckets = tuple((float(f"{bound * factor:.12g}"), count) for bound, count in histogram.buckets)
     return Histogram(buckets, histogram.sum * factor, histogram.count)
 
 
-def _take(mapped: Mapped, metric: str, results: list[tuple[Rule, dict[tuple[Owner, Labels], Value]]]) -> None:
+def _take(
+    mapped: Mapped,
+    metric: str,
+    results: list[tuple[Rule, dict[tuple[Owner, Labels], Value]]],
+    served: set[Owner],
+) -> None:
+    """Add the rows of owners that no earlier alternative has served."""
     order: list[Quality] = ["native", "derived", "proxy"]
-    rows = mapped.rows.setdefault(metric, {})
     for rule, folded in results:
         for place, value in folded.items():
+            if place[0] in served:
+                continue
+            rows = mapped.rows.setdefault(metric, {})
             rows[place] = value if place not in rows else _joined(rows[place], value, rule.fold)
             key = (place[0], metric)
             mapped.quality[key] = max(mapped.quality.get(key, "native"), rule.quality, key=order.index)

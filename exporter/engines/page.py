@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from io import StringIO
 from itertools import pairwise
-from math import isnan
+from math import inf, isnan
 
 _SERIES = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)[ \t]*")
 _LABEL = re.compile(r'[ \t]*([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"[ \t]*(,[ \t]*|(?=\}))')
@@ -23,6 +23,7 @@ _TYPES = {
     "counter", "gauge", "histogram", "summary", "untyped", "unknown", "info", "stateset", "gaugehistogram"
 }  # fmt: skip
 _PARTS = ("_bucket", "_sum", "_count")
+_MOST = 20_000  # series of one page that are read; a node's Ray agent or a Triton with 100 models has a third
 _REMEMBERED = 50_000  # series of one page; a page that is all noise must not fill the memory
 
 
@@ -121,6 +122,8 @@ class PageParser:
             if series.key in keys:
                 raise PageError(f"line {number}: series given twice: {_shortened(head)}")
             keys.add(series.key)
+            if len(keys) > _MOST:
+                raise PageError(f"more than {_MOST} series that a mapping reads")
             samples.setdefault(series.name, []).append((series, value))
         if openmetrics and not ended:
             raise PageError("cut short: OpenMetrics without its closing # EOF")
@@ -185,6 +188,8 @@ def _assemble(
         elif kind == "":  # _created of a declared family
             continue
         kinds[name] = "counter" if kind in ("histogram", "summary") else kind
+        if kind == "counter" and not all(0 <= value < inf for _, value in listed):
+            raise PageError(f"counter {name} is negative or infinite")
         rows[name] = [Row(series.labels, value) for series, value in listed]
     for family, part in parts.items():
         kinds[family] = "histogram"
@@ -236,7 +241,10 @@ def _histograms(family: str, part: dict[str, list[tuple[_Series, float]]]) -> It
             raise PageError(f"histogram {family} is not whole: it needs a +Inf bucket, _sum and _count")
         if any(bound == following for (bound, _), (following, _) in pairwise(buckets)):
             raise PageError(f"histogram {family} has a bucket that is given twice")
-        yield Row(dict(labels), Histogram(tuple(buckets), sums[labels], counts[labels]))
+        if any(value > following for (_, value), (_, following) in pairwise(buckets)) or buckets[0][1] < 0:
+            raise PageError(f"histogram {family} has buckets that fall")
+        # _count and the +Inf bucket are the same number; where they were not written at one moment, the bucket holds
+        yield Row(dict(labels), Histogram(tuple(buckets), sums[labels], buckets[-1][1]))
 
 
 def _float(text: str) -> float:

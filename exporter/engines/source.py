@@ -25,8 +25,12 @@ log = structlog.get_logger()
 _CANONICAL = tuple(metric.name for metric in metrics().values() if metric.canonical)
 
 
-class _WebPageError(PageError):
-    """An HTML page; some servers answer every path with one."""
+class _NoMetricsError(PageError):
+    """Something else than metrics text: some servers answer every path with a web page or a word."""
+
+
+class _ConsumedError(_NoMetricsError):
+    """JSON where metrics were looked for; of trtllm-serve's, each reading consumes a part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +65,8 @@ class EngineSource:
     ) -> None:
         self.target = identity.instance_id
         self.interval = interval
-        # the page, then at most a version and a model page when they are not known yet
-        self.deadline = fetcher.deadline * 3
+        # every page that may have to be tried, and the facts of what is found there
+        self.deadline = fetcher.deadline * 3 + 10
         self._mapper = mapper
         self._engines = {engine.engine: engine for engine in engines}
         self._fetcher = fetcher
@@ -75,6 +79,7 @@ class EngineSource:
         self._given = None if path in ("", "/") else path
         self._path = self._given
         self._found = ""
+        self._barren: dict[str, FetchError | PageError] = {}
 
     def collect(self) -> Readings:
         """Read the page and map it; raises SourceError where there is nothing to believe."""
@@ -100,20 +105,24 @@ class EngineSource:
     def _read(self) -> list[Mapped]:
         if self._path is not None:
             return self._mapped(self._path, self._fetcher.get(self._path))
-        refused: list[str] = []
+        refused: dict[str, FetchError | PageError] = {}
         for path in self._candidates():
             try:
                 mapped = self._mapped(path, self._fetcher.get(path))
             except FetchError as failure:
                 if failure.status in (None, 503):
+                    self._barren.clear()
                     raise  # there is no server, or it has the page and cannot give it now
-                refused.append(f"{path}: {failure}")
-            except _WebPageError as failure:
-                refused.append(f"{path}: {failure}")
+                refused[path] = failure
+            except _ConsumedError as failure:
+                self._barren[path] = refused[path] = failure
+            except _NoMetricsError as failure:
+                refused[path] = failure
             else:
                 self._path = path
                 return mapped
-        raise FetchError("no metrics page: " + "; ".join(refused))
+        refused |= self._barren
+        raise FetchError("no metrics page: " + "; ".join(f"{path}: {failure}" for path, failure in refused.items()))
 
     def _starting(self, failure: FetchError | PageError) -> Readings | None:
         """An engine that says that it is still loading is in a state, it has not failed."""
@@ -127,9 +136,12 @@ class EngineSource:
         return None
 
     def _candidates(self) -> list[str]:
-        """Paths to try, those of engines that are harmed by another's path first."""
+        """Paths to try, those of engines that are harmed by another's path first.
+
+        One that held no metrics is left alone until the server goes away: reading trtllm-serve's JSON consumes it.
+        """
         ordered = sorted(self._engines.values(), key=lambda e: (not e.path_first, e.path != "/metrics", e.engine))
-        return list(dict.fromkeys(engine.path for engine in ordered))
+        return [path for path in dict.fromkeys(engine.path for engine in ordered) if path not in self._barren]
 
     def _mapped(self, path: str, fetched: Fetched) -> list[Mapped]:
         page = self._page(path, fetched)
@@ -147,13 +159,16 @@ class EngineSource:
         if as_json is not None and as_json.json_page is not None:
             return _page_of_json(as_json, fetched.body)
         if "text/html" in fetched.content_type or fetched.body[:512].lstrip()[:1] == b"<":
-            raise _WebPageError("an HTML page, not metrics")
+            raise _NoMetricsError("an HTML page, not metrics")
         if "json" in fetched.content_type or fetched.body[:1] in (b"[", b"{"):
-            raise PageError("JSON, not metrics text (trtllm-serve has its text at /prometheus/metrics)")
+            hint = "; trtllm-serve has its text at /prometheus/metrics, with return_perf_metrics: true"
+            raise _ConsumedError("JSON, not metrics text" + (hint if path == "/metrics" else ""))
         try:
             text = fetched.body.decode()
         except UnicodeDecodeError as failure:
             raise PageError(f"not text: byte {failure.start} is not UTF-8") from None
+        if self._path is None and text.strip() and "# TYPE " not in text:
+            raise _NoMetricsError("text without a single TYPE, not metrics")
         openmetrics = "application/openmetrics-text" in fetched.content_type
         return self._parser.parse(text.replace("\r\n", "\n"), openmetrics=openmetrics)
 
@@ -182,6 +197,8 @@ class EngineSource:
                     collected.histogram(metric, value.buckets, value.sum, value.count, *ordered)
                 else:
                     collected.add(metric, value, *ordered)
+        if not owner.model and any(other.model for other in mapped.owners()):
+            return collected.readings()  # what counts for the whole server is no model of its own
         for metric in _CANONICAL:
             quality = mapped.quality.get((owner, metric), "absent") if metric in mapped.rows else "absent"
             collected.add("palegreen_engine_metric_supported", quality != "absent", metric, quality)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ _GONE = frozenset(
         pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
     }
 )
+
+
+_ASK_AGAIN = 60.0  # seconds; rights, MIG mode and ECC mode can change while the daemon runs
 
 
 class DriverError(Exception):
@@ -84,10 +88,15 @@ class Library:
 
 
 class Calls:
-    """Calls NVML for one GPU and remembers what it does not support, so that it is asked once."""
+    """Calls NVML for one GPU and remembers for a while what it does not support, so that it is seldom asked.
 
-    def __init__(self) -> None:
-        self._unsupported: set[tuple[str, tuple[int, ...]]] = set()
+    `answered` is set by each call that gives something.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._unsupported: dict[tuple[str, tuple[int, ...]], float] = {}
+        self.answered = False
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What the call returns, or None where the GPU, the driver or our rights do not give it.
@@ -95,16 +104,19 @@ class Calls:
         Raises GpuGoneError when there is no GPU to answer.
         """
         variant = (function.__name__, tuple(a for a in arguments if isinstance(a, int)))
-        if variant in self._unsupported:
+        now = self._clock()
+        if now < self._unsupported.get(variant, now):
             return None
         try:
-            return function(*arguments)
+            result = function(*arguments)
         except pynvml.NVMLError as failure:
             if failure.value in _GONE:
                 raise GpuGoneError(str(failure)) from None
             if failure.value in _UNSUPPORTED:
-                self._unsupported.add(variant)
+                self._unsupported[variant] = now + _ASK_AGAIN
             return None
+        self.answered = True
+        return result
 
     def first(self, *attempts: tuple[Any, ...]) -> Any:
         """Result of the first call that gives one: newer entry points first, then what older drivers have."""

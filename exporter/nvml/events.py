@@ -95,12 +95,13 @@ class Events:
         wait = getattr(nvml, "nvmlEventSetWait_v2", None) or nvml.nvmlEventSetWait
         while not self._stopped.is_set():
             try:
-                event = wait(self._set, _WAIT_MS)
+                self._count(wait(self._set, _WAIT_MS))
             except nvml.NVMLError as failure:
-                if failure.value != nvml.NVML_ERROR_TIMEOUT:
+                if failure.value != nvml.NVML_ERROR_TIMEOUT:  # a lost GPU makes each wait return at once
                     self._stopped.wait(_WAIT_MS / 1000)
-                continue
-            self._count(event)
+            except Exception:
+                log.exception("nvml.odd_event")
+                self._stopped.wait(_WAIT_MS / 1000)
 
     def _count(self, event: Any) -> None:
         with self._lock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pynvml as nvml
 
@@ -106,6 +106,7 @@ class Gpu:
 
     def read(self, now: float, throttled: Throttled) -> Readings:
         """Everything this GPU tells; `now` is in monotonic seconds."""
+        self._calls.answered = False
         whole = Collected(self.identity.uuid, self.identity.gpu, "")
         mode = self._calls(nvml.nvmlDeviceGetMigMode, self.handle)
         enabled = mode is not None and mode[0] == nvml.NVML_DEVICE_MIG_ENABLE
@@ -121,12 +122,14 @@ class Gpu:
         if not enabled:
             _processes(self._calls, self.handle, whole)
         else:
-            for mig, profile, instance, compute, handle in self._mig.devices(now):
-                part = Collected(self.identity.uuid, self.identity.gpu, mig)
-                part.add("palegreen_gpu_mig_info", 1, profile, instance, compute)
-                _memory(self._mig.calls, handle, part)
-                _processes(self._mig.calls, handle, part)
+            for mig in self._mig.devices(now):
+                part = Collected(self.identity.uuid, self.identity.gpu, mig.uuid)
+                part.add("palegreen_gpu_mig_info", 1, mig.profile, mig.gpu_instance, mig.compute_instance)
+                _memory(mig.calls, mig.handle, part)
+                _processes(mig.calls, mig.handle, part)
                 whole.include(part.readings())
+        if not self._calls.answered:
+            raise GpuGoneError("it answers no call")
         return whole.readings()
 
     def _info(self, add: Collected, mig_mode: str) -> None:
@@ -205,39 +208,50 @@ class Gpu:
             add.add("palegreen_gpu_row_remap_failure", bool(failed))
 
 
+class _MigDevice(NamedTuple):
+    """A MIG device, and what it alone does not support."""
+
+    uuid: str
+    profile: str
+    gpu_instance: str
+    compute_instance: str
+    handle: Any
+    calls: Calls
+
+
 class _MigDevices:
     """The MIG devices of a GPU, listed again every few seconds since instances come and go."""
 
     _EVERY = 5.0
 
     def __init__(self, calls: Calls, parent: Any) -> None:
-        self._parent_calls = calls
-        self.calls = Calls()
+        self._calls = calls
         self._parent = parent
         self._listed: float | None = None
-        self._devices: list[tuple[str, str, str, str, Any]] = []
+        self._devices: list[_MigDevice] = []
 
-    def devices(self, now: float) -> list[tuple[str, str, str, str, Any]]:
-        """UUID, profile, GPU instance id, compute instance id and handle of each."""
+    def devices(self, now: float) -> list[_MigDevice]:
+        """The devices there are."""
         if self._listed is None or now - self._listed > self._EVERY:
-            most = self._parent_calls(nvml.nvmlDeviceGetMaxMigDeviceCount, self._parent) or 0
+            most = self._calls(nvml.nvmlDeviceGetMaxMigDeviceCount, self._parent) or 0
             self._devices = [device for index in range(most) if (device := self._device(index)) is not None]
             self._listed = now
         return self._devices
 
-    def _device(self, index: int) -> tuple[str, str, str, str, Any] | None:
+    def _device(self, index: int) -> _MigDevice | None:
         try:
             handle = nvml.nvmlDeviceGetMigDeviceHandleByIndex(self._parent, index)
         except nvml.NVMLError:
             return None  # no device in this slot
-        uuid = self.calls(nvml.nvmlDeviceGetUUID, handle)
+        calls = Calls()
+        uuid = calls(nvml.nvmlDeviceGetUUID, handle)
         if not uuid:
             return None
-        name = self.calls(nvml.nvmlDeviceGetName, handle) or ""
+        name = calls(nvml.nvmlDeviceGetName, handle) or ""
         profile = name.rpartition("MIG ")[2] if "MIG " in name else ""
-        instance = self.calls(nvml.nvmlDeviceGetGpuInstanceId, handle)
-        compute = self.calls(nvml.nvmlDeviceGetComputeInstanceId, handle)
-        return uuid, profile, _optional(instance), _optional(compute), handle
+        instance = calls(nvml.nvmlDeviceGetGpuInstanceId, handle)
+        compute = calls(nvml.nvmlDeviceGetComputeInstanceId, handle)
+        return _MigDevice(uuid, profile, _optional(instance), _optional(compute), handle, calls)
 
 
 def _memory(calls: Calls, handle: Any, add: Collected) -> None:

@@ -32,6 +32,7 @@ class NvmlSource:
         self._workers: list[Worker] = []
         self._events = Events()
         self._present: int | None = None
+        self._trouble: DriverError | None = None
         self._started = False
         self._stopped = Event()
 
@@ -39,8 +40,9 @@ class NvmlSource:
         """What every GPU said last; raises SourceError when the driver as a whole cannot be used."""
         if not self._started:
             self._start()
+        trouble = self._trouble
         collected = Collected()
-        collected.add("palegreen_driver_library_mismatch", 0)
+        collected.add("palegreen_driver_library_mismatch", trouble is not None and trouble.mismatch)
         if self._present is not None:
             collected.add("palegreen_driver_gpus", self._present)
         for worker in self._workers:
@@ -49,6 +51,8 @@ class NvmlSource:
                 collected.add("palegreen_gpu_up", up, identity.uuid, identity.gpu, "")
             collected.include(readings)
         collected.include(self._events.readings())
+        if trouble is not None:
+            raise SourceError(str(trouble), collected.readings())
         return collected.readings()
 
     def wait(self) -> None:
@@ -89,9 +93,9 @@ class NvmlSource:
         while not self._stopped.wait(_COUNT_EVERY):
             try:
                 self._grow(self._library.count())
+                self._trouble = None
             except DriverError as failure:
-                self._present = None
-                log.warning("nvml.no_count", cause=str(failure))
+                self._present, self._trouble = None, failure
 
     def _grow(self, count: int) -> None:
         """A worker for each index ever seen: one whose GPU has left keeps saying so."""

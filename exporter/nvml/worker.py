@@ -54,14 +54,18 @@ class Worker:
         with self._lock:
             late = self._clock() - self._answered_at > self._interval + self._deadline
             readings, identity = NOTHING if late else self._readings, self._identity
-            hung, self._hung = late and not self._hung, late
+            hung, back, self._hung = late and not self._hung, self._hung and not late, late
             up = None if self._readings is None and not late else readings is not None and readings is not NOTHING
+        if back:
+            log.info("gpu.answers_again", gpu=identity.gpu, uuid=identity.uuid)
         if hung:
             log.warning("gpu.hung", gpu=identity.gpu, uuid=identity.uuid, cause="a driver call does not return")
         return identity, up, readings or NOTHING
 
     def _run(self) -> None:
         gpu: Gpu | None = None
+        # The first wait is shorter by an eighth a GPU: those that all compute at once hold up whoever is answered.
+        ahead = self._interval * (self._index % 8) / 8
         while not self._stopped.is_set():
             began = self._clock()
             try:
@@ -70,10 +74,14 @@ class Worker:
                 if self._events.unavailable(gpu.identity):
                     raise GpuGoneError("the driver reports it unavailable")
                 self._publish(gpu.read(self._clock(), self._throttle(gpu.identity)))
-                wait = self._interval - (self._clock() - began)
+                wait, ahead = self._interval - (self._clock() - began) - ahead, 0.0
             except GpuGoneError as failure:
                 if gpu is not None:
                     log.warning("gpu.gone", gpu=str(self._index), uuid=gpu.identity.uuid, cause=str(failure))
+                gpu, wait = None, max(_TRY_AGAIN, self._interval)
+                self._publish(NOTHING)
+            except Exception:
+                log.exception("gpu.defect", gpu=str(self._index))
                 gpu, wait = None, max(_TRY_AGAIN, self._interval)
                 self._publish(NOTHING)
             self._stopped.wait(max(wait, 0))
