@@ -182,7 +182,7 @@ def _set_up() -> None:
 def _driver(folder: Path, pids: Sequence[int]) -> tuple[Path, Scenario]:
     """The simulated driver: eight GPUs whose load moves, each used by the same two live processes."""
     library = build(folder / "driver")
-    eight = resources.files("palegreen.demo.driver") / "scenarios" / "eight.yaml"
+    eight = resources.files("palegreen.demo.driver") / "eight.yaml"
     data = yaml.safe_load(eight.read_text())
     data["gpus"] = GPUS
     data["each"]["processes"] = [{"pid": pid, "memory_used": "30GiB", "gpu_utilization": 35} for pid in pids]

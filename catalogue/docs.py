@@ -10,7 +10,7 @@ from palegreen.catalogue.metrics import Group, groups, metrics
 _INTRO = """\
 # Metrics
 
-Generated from `catalogue/metrics.yaml` and `catalogue/engines/`; do not edit (`make docs`).
+Generated from `catalogue/metrics.yaml` and `catalogue/engine-mappings/`; do not edit (`make docs`).
 
 Absent beats stale, stale beats wrong, and zero is a measurement: what cannot be read is not shown.
 Units are base units. *Owner* is who is paged for it: the platform team or the model's team.

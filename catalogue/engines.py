@@ -1,4 +1,4 @@
-"""Engine mappings: the schema of `engines/*.yaml`, one file an engine, and its loader.
+"""Engine mappings: the schema of `engine-mappings/*.yaml`, one file an engine, and its loader.
 
 To teach Palegreen an engine, add one file; docs/engines.md explains the fields.
 """
@@ -237,7 +237,7 @@ _COMMON_LABELS = {"model", "endpoint", "engine", "instance_id", "namespace", "po
 @cache
 def engines() -> tuple[Engine, ...]:
     """Every shipped mapping, by name of the engine, with what it inherits filled in."""
-    folder = resources.files(__package__).joinpath("engines")
+    folder = resources.files(__package__).joinpath("engine-mappings")
     texts = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
     return resolve([Engine.model_validate(yaml.safe_load(f.read_text(encoding="utf-8"))) for f in texts])
 

@@ -34,7 +34,7 @@ def find(folder: Path) -> Driver:
     except BuildError as failure:
         return Driver(["--no-nvml"], about=f"none: there is no NVIDIA driver, and none could be simulated ({failure})")
     scenario = folder / "scenario"
-    with resources.as_file(resources.files("palegreen.demo.driver") / "scenarios" / "demo.yaml") as source:
+    with resources.as_file(resources.files("palegreen.demo.driver") / "demo.yaml") as source:
         load(source).write(scenario)
     return Driver(
         ["--nvml-library", str(library)],

@@ -22,7 +22,7 @@ from palegreen.demo.driver.build import OLD_DRIVER, SYMBOL, BuildError, build
 from palegreen.demo.driver.gpu import Event, Wave
 from palegreen.demo.driver.scenario import ENVIRONMENT_VARIABLE, ScenarioError, load
 
-SCENARIOS = Path(__file__).parents[1] / "demo" / "driver" / "scenarios"
+SCENARIOS = Path(__file__).parents[1] / "demo" / "driver"
 
 # Reads an expression a line and answers with its value, or the name of the NVML error it raised.
 CHILD = """
