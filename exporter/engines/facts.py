@@ -12,7 +12,8 @@ from palegreen.catalogue.engines import Engine, Fact
 from palegreen.exporter.engines.fetch import Fetcher, FetchError
 
 _KEPT = 60.0  # seconds; the model behind an address can change without the page failing in between
-_ASKED_AGAIN = 5.0  # seconds, while something is not known
+_ASKED_AGAIN = 5.0  # seconds, while the model is not known
+_VERSION_KEPT = 600.0  # seconds; a server that does not tell its version logs a 404 at each question
 _DEADLINE = 2.0  # seconds for one answer: the page is what matters
 
 
@@ -55,14 +56,14 @@ class Facts:
 
     def _ask(self, engines: tuple[Engine, ...], model: str) -> None:
         before = self._known
-        versions = [fact for engine in engines for fact in engine.facts.get("version", ())]
+        versions = [fact for engine in engines for fact in engine.facts.get("version", ()) if not before.version]
         nameless = (engine for engine in engines if not engine.identity.model and not model)
         models = [fact for engine in nameless for fact in engine.facts.get("model", ())]
         found = Known(self._first(versions) or before.version, model or self._first(models) or before.model)
         if self._engines is not None and self._known is before:  # else the server went away meanwhile
             self._known = found
-        unknown = (versions and not found.version) or (models and not found.model)
-        self._due = time.monotonic() + (_ASKED_AGAIN if unknown else _KEPT)
+        kept = (_KEPT if found.model else _ASKED_AGAIN) if models else _VERSION_KEPT
+        self._due = time.monotonic() + kept
 
     def _first(self, facts: Iterable[Fact]) -> str:
         for fact in facts:
