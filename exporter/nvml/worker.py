@@ -64,8 +64,6 @@ class Worker:
 
     def _run(self) -> None:
         gpu: Gpu | None = None
-        # The first wait is shorter by an eighth a GPU: those that all compute at once hold up whoever is answered.
-        ahead = self._interval * (self._index % 8) / 8
         while not self._stopped.is_set():
             began = self._clock()
             try:
@@ -74,7 +72,7 @@ class Worker:
                 if self._events.unavailable(gpu.identity):
                     raise GpuGoneError("the driver reports it unavailable")
                 self._publish(gpu.read(self._clock(), self._throttle(gpu.identity)))
-                wait, ahead = self._interval - (self._clock() - began) - ahead, 0.0
+                wait = self._interval - (self._clock() - began)
             except GpuGoneError as failure:
                 if gpu is not None:
                     log.warning("gpu.gone", gpu=str(self._index), uuid=gpu.identity.uuid, cause=str(failure))
