@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -101,8 +101,6 @@ class NodeConfig(_Section):
 
 # Read once at the start: a change needs a restart.
 FIXED = ("listen_address", "nvml", "nvml_library", "nvml_interval", "web_config_file", "log_format")
-
-Origin = Literal["flag", "environment"]
 
 
 def load(path: Path | None, overrides: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> NodeConfig:

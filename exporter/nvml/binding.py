@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import time
 from collections.abc import Callable
@@ -80,11 +79,6 @@ class Library:
             return int(pynvml.nvmlDeviceGetCount())
         except pynvml.NVMLError as failure:
             raise _explained(failure) from None
-
-    def stop(self) -> None:
-        """Let go of the driver."""
-        with contextlib.suppress(pynvml.NVMLError):  # never started, or the driver left first
-            pynvml.nvmlShutdown()
 
 
 class Calls:
