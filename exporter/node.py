@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import platform
 import signal
 import ssl
@@ -33,7 +34,7 @@ from palegreen.runtime.yamlfile import ConfigError, Document
 log = structlog.get_logger()
 
 VERSION = version("palegreen")
-_SWITCH = 0.0005  # seconds a source may compute while a scrape waits for the interpreter; Python's own are 0.005
+_SWITCH = 0.0001  # seconds a source may compute while a scrape waits for the interpreter; Python's default is 0.005
 _LOOK_EVERY = 1.0  # seconds between two looks at the configuration file
 
 
@@ -73,6 +74,8 @@ class Node:
         server = WebServer(App(self._snapshots, VERSION), host, port, self._config.web_config_file)
         self._server = server
         sys.setswitchinterval(_SWITCH)
+        gc.collect()
+        gc.freeze()  # else a full collection walks all that was imported, and scrapes wait for it (30 ms)
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_one_line)
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -93,7 +93,7 @@ static nvmlReturn_t wait(const char *function, nvmlEventSet_t set, nvmlEventData
     double deadline = clock_now() + milliseconds / 1e3;
     nvmlReturn_t result;
     while ((result = next_event(function, set, data)) == NVML_ERROR_TIMEOUT && clock_now() < deadline)
-        clock_sleep(0.01);
+        clock_sleep(0.05);
     return result;
 }
 
