@@ -26,6 +26,7 @@ from palegreen.exporter.engines.source import EngineSource, Identity
 from palegreen.exporter.nvml.source import NvmlSource
 from palegreen.exporter.snapshot import Snapshots
 from palegreen.exporter.source import Runner, Source
+from palegreen.exporter.sources import node_sources
 from palegreen.runtime.exposition import Collected, Readings
 from palegreen.runtime.log import configure
 from palegreen.runtime.web import WebServer, parse_address
@@ -52,6 +53,7 @@ class Node:
         self._server: WebServer | None = None
         self._mappings: tuple[Engine, ...] = ()
         self._runners: dict[str, Runner] = {}
+        self._fixed: tuple[str, ...] = ()
         self._snapshots = Snapshots(self._own)
         self._arrange(config)
 
@@ -135,10 +137,11 @@ class Node:
         known = mappings(config.engine_mappings)
         mapper = Mapper(known)
         running = self._runners if known == self._mappings else {}
-        kept: dict[str, Runner] = {key: runner for key, runner in self._runners.items() if key == "nvml"}
+        kept: dict[str, Runner] = {key: self._runners[key] for key in self._fixed}
         new: dict[str, Source] = {}
-        if config.nvml and not start:
-            new["nvml"] = NvmlSource(config.nvml_library, config.nvml_interval)
+        if not start:
+            new |= node_sources(config)
+            self._fixed = tuple(new)
         for engine in config.engines:
             key = repr((engine, config.engine_interval, config.engine_timeout, config.engine_body_limit))
             if key in running:

@@ -10,6 +10,7 @@ import structlog
 
 from palegreen.exporter.nvml.binding import DriverError, Library
 from palegreen.exporter.nvml.events import Events
+from palegreen.exporter.nvml.usage import DeviceUse
 from palegreen.exporter.nvml.worker import Worker
 from palegreen.exporter.source import SourceError
 from palegreen.runtime.exposition import Collected, Readings
@@ -54,6 +55,17 @@ class NvmlSource:
         if trouble is not None:
             raise SourceError(str(trouble), collected.readings())
         return collected.readings()
+
+    def usage(self) -> tuple[DeviceUse, ...]:
+        """Every GPU and MIG device that answers, with its processes."""
+        return tuple(use for worker in self._workers for use in worker.usage())
+
+    def provides(self, metric: str, uuid: str) -> bool:
+        """Whether this source publishes the metric for the GPU (by its UUID) now, so that no other source must."""
+        return any(
+            f'{metric}{{uuid="{uuid}"' in readings.lines.get(metric, "")
+            for _, _, readings in (worker.latest() for worker in self._workers)
+        )
 
     def wait(self) -> None:
         """Until every GPU has answered or is past its deadline; for a single exposition."""

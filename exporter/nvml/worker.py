@@ -11,6 +11,7 @@ import structlog
 from palegreen.exporter.nvml.binding import GpuGoneError, Library
 from palegreen.exporter.nvml.events import Events
 from palegreen.exporter.nvml.gpu import Gpu, Identity, Throttled
+from palegreen.exporter.nvml.usage import DeviceUse
 from palegreen.runtime.exposition import NOTHING, Readings
 
 log = structlog.get_logger()
@@ -61,6 +62,10 @@ class Worker:
         if hung:
             log.warning("gpu.hung", gpu=identity.gpu, uuid=identity.uuid, cause="a driver call does not return")
         return identity, up, readings or NOTHING
+
+    def usage(self) -> tuple[DeviceUse, ...]:
+        """The GPU and its MIG devices with their processes; empty while it does not answer."""
+        return ()
 
     def _run(self) -> None:
         gpu: Gpu | None = None
