@@ -11,6 +11,6 @@ def node_sources(config: NodeConfig) -> dict[str, Source]:
     """Sources of the node itself by a key of their own; their settings are read once (`config.FIXED`)."""
     sources: dict[str, Source] = {}
     if config.nvml:
-        nvml = NvmlSource(config.nvml_library, config.nvml_interval)
+        nvml = NvmlSource(config.nvml_library, config.nvml_interval, tick=config.nvml_sample_interval)
         sources["nvml"] = nvml
     return sources

@@ -14,6 +14,7 @@ from typing import Any
 import pynvml as nvml
 import structlog
 
+from palegreen.catalogue.xids import xid
 from palegreen.exporter.nvml.gpu import Identity
 from palegreen.runtime.exposition import Collected, Readings
 
@@ -86,7 +87,7 @@ class Events:
         with self._lock:
             for identity, xids in self._xids.items():
                 for code, count in xids.counts.items():
-                    labels = (identity.uuid, identity.gpu, "", str(code))
+                    labels = (identity.uuid, identity.gpu, "", str(code), xid(code).cls)
                     collected.add("palegreen_gpu_xid_errors_total", count, *labels)
                     collected.add("palegreen_gpu_xid_last_timestamp_seconds", xids.latest[code], *labels)
         return collected.readings()
@@ -115,6 +116,11 @@ class Events:
                 xids = self._xids.setdefault(identity, _Xids())
                 xids.counts[code] = xids.counts.get(code, 0) + 1
                 xids.latest[code] = time.time()
+                known = xid(code)
+                log.warning(
+                    "gpu.xid", gpu=identity.gpu, uuid=identity.uuid, xid=code, calls_for=known.cls, name=known.name
+                )
+                return
         log.warning("gpu.event", gpu=identity.gpu, uuid=identity.uuid, type=event.eventType, data=event.eventData)
 
 

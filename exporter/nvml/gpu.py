@@ -1,58 +1,33 @@
-"""What is read of one GPU: each family is one small function over its handle."""
+"""One attached GPU: what is sampled ten times a second, what is read once, and what adds up in between."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import pynvml as nvml
 
+from palegreen.exporter.nvml import families, gpm
 from palegreen.exporter.nvml.binding import Calls, GpuGoneError, Library
+from palegreen.exporter.nvml.gpm import Gpm
+from palegreen.exporter.nvml.links import Links
+from palegreen.exporter.nvml.mig import MigDevice, MigDevices
+from palegreen.exporter.nvml.processes import Busy, processes
+from palegreen.exporter.nvml.samples import Samples
+from palegreen.exporter.nvml.totals import Totals
+from palegreen.exporter.nvml.usage import DeviceUse
 from palegreen.runtime.exposition import Collected, Readings
 
-_MEGA = 1_000_000
-_CLOCKS = (
-    ("graphics", nvml.NVML_CLOCK_GRAPHICS),
-    ("sm", nvml.NVML_CLOCK_SM),
-    ("memory", nvml.NVML_CLOCK_MEM),
-    ("video", nvml.NVML_CLOCK_VIDEO),
-)
-_ECC_TYPES = (
-    ("corrected", nvml.NVML_MEMORY_ERROR_TYPE_CORRECTED),
-    ("uncorrected", nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED),
-)
-_ECC_LOCATIONS = (
-    ("l1_cache", nvml.NVML_MEMORY_LOCATION_L1_CACHE),
-    ("l2_cache", nvml.NVML_MEMORY_LOCATION_L2_CACHE),
-    ("dram", nvml.NVML_MEMORY_LOCATION_DRAM),
-    ("register_file", nvml.NVML_MEMORY_LOCATION_REGISTER_FILE),
-    ("texture_memory", nvml.NVML_MEMORY_LOCATION_TEXTURE_MEMORY),
-    ("texture_shm", nvml.NVML_MEMORY_LOCATION_TEXTURE_SHM),
-    ("cbu", nvml.NVML_MEMORY_LOCATION_CBU),
-    ("sram", nvml.NVML_MEMORY_LOCATION_SRAM),
-)
-_PROCESSES = (
-    ("compute", (nvml.nvmlDeviceGetComputeRunningProcesses_v3, nvml.nvmlDeviceGetComputeRunningProcesses_v2)),
-    (
-        "graphics",
-        (nvml.nvmlDeviceGetGraphicsRunningProcesses_v3, nvml.nvmlDeviceGetGraphicsRunningProcesses_v2),
-    ),
-    (
-        "mps",
-        (nvml.nvmlDeviceGetMPSComputeRunningProcesses_v3, nvml.nvmlDeviceGetMPSComputeRunningProcesses_v2),
-    ),
-)
-# nvml.h nvmlClocksEventReason*; idle, application clocks and none hold nothing down.
-_THROTTLES = (
-    ("sw_power_cap", nvml.nvmlClocksEventReasonSwPowerCap),
-    ("hw_slowdown", nvml.nvmlClocksEventReasonHwSlowdown),
-    ("sync_boost", nvml.nvmlClocksEventReasonSyncBoost),
-    ("sw_thermal", nvml.nvmlClocksEventReasonSwThermalSlowdown),
-    ("hw_thermal", nvml.nvmlClocksEventReasonHwThermalSlowdown),
-    ("hw_power_brake", nvml.nvmlClocksEventReasonHwPowerBrakeSlowdown),
-    ("display_clock", nvml.nvmlClocksEventReasonDisplayClockSetting),
-)
+_ACTIVITY = {
+    gpm.SM: "palegreen_gpu_sm_active_seconds_total",
+    gpm.OCCUPANCY: "palegreen_gpu_sm_occupancy_seconds_total",
+    gpm.TENSOR: "palegreen_gpu_tensor_active_seconds_total",
+    gpm.DRAM: "palegreen_gpu_dram_active_seconds_total",
+}
+_BUSY = 0.5  # a GPU that computed for half of a second is held to its clock
+_LOW = 0.5  # of the highest SM clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,32 +38,13 @@ class Identity:
     gpu: str
 
 
-class Throttled:
-    """Seconds in which a throttle reason was seen at both ends of a reading interval of at most `gap` seconds."""
-
-    def __init__(self, gap: float) -> None:
-        self._gap = gap
-        self._seconds = dict.fromkeys((reason for reason, _ in _THROTTLES), 0.0)
-        self._at: float | None = None
-        self._mask = 0
-
-    def observe(self, now: float, mask: int) -> dict[str, float]:
-        """Add the time since the last observation; returns the totals."""
-        elapsed = now - self._at if self._at is not None else 0.0
-        if elapsed <= self._gap:
-            for reason, bit in _THROTTLES:
-                if mask & self._mask & bit:
-                    self._seconds[reason] += elapsed
-        self._at, self._mask = now, mask
-        return self._seconds
-
-
 class Gpu:
-    """One attached GPU. Attaching and reading raise GpuGoneError when it does not answer."""
+    """One attached GPU. Attaching, sampling and reading raise GpuGoneError when it does not answer."""
 
-    def __init__(self, library: Library, index: int) -> None:
+    def __init__(self, library: Library, index: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._library = library
-        self._calls = Calls()
+        self._clock = clock
+        self._calls = Calls(clock)
         try:
             self.handle = nvml.nvmlDeviceGetHandleByIndex(index)
         except nvml.NVMLError as failure:
@@ -98,36 +54,80 @@ class Gpu:
         pci = self._calls(nvml.nvmlDeviceGetPciInfo_v3, self.handle)
         self._pci = _text(pci.busId) if pci is not None else ""
         self._max_clocks = {
-            domain: clock
-            for domain, kind in _CLOCKS
-            if (clock := self._calls(nvml.nvmlDeviceGetMaxClockInfo, self.handle, kind)) is not None
+            domain: megahertz
+            for domain, kind in families.CLOCKS
+            if (megahertz := self._calls(nvml.nvmlDeviceGetMaxClockInfo, self.handle, kind)) is not None
         }
-        self._mig = _MigDevices(self._calls, self.handle)
+        self._mig = MigDevices(self._calls, self.handle)
+        self._utilization = Samples(self.handle, nvml.NVML_GPU_UTILIZATION_SAMPLES, clock)
+        self._power = Samples(self.handle, nvml.NVML_TOTAL_POWER_SAMPLES, clock)
+        self._gpm = Gpm(self.handle, clock=clock)
+        self._busy = Busy(self.handle, clock)
+        self._links = Links(self.handle)
+        self._basis = ""
+        self._counted: dict[str, float] = {}
+        self._busy_before = 0.0
+        self._drained = False
+        self.usage: tuple[DeviceUse, ...] = ()
 
-    def read(self, now: float, throttled: Throttled) -> Readings:
-        """Everything this GPU tells; `now` is in monotonic seconds."""
+    def close(self) -> None:
+        """Let go of what is kept in the library."""
+        self._gpm.close()
+        self._mig.close()
+
+    def sample(self, totals: Totals) -> None:
+        """What changes faster than it is published: utilisation and, where the driver does not count, throttling."""
+        drained = self._utilization.drain()
+        if drained is not None:
+            self._basis = "samples"
+            for at, percent in drained if self._drained else drained[-1:]:  # what was before the daemon is not its own
+                totals.busy.add(at, percent / 100)
+            for at, percent in drained:
+                totals.minute.add(at, percent / 100)
+            self._drained = True
+        elif (rates := self._calls(nvml.nvmlDeviceGetUtilizationRates, self.handle)) is not None:
+            self._basis = "polling"
+            now = self._clock()
+            totals.busy.add(now, rates.gpu / 100)
+            totals.minute.add(now, rates.gpu / 100)
+        else:
+            self._basis = ""
+        if not self._counted:
+            self._look_at_reasons(totals)
+
+    def read(self, totals: Totals) -> Readings:
+        """Everything this GPU tells, with what has added up."""
+        now = self._clock()
         self._calls.answered = False
         whole = Collected(self.identity.uuid, self.identity.gpu, "")
         mode = self._calls(nvml.nvmlDeviceGetMigMode, self.handle)
         enabled = mode is not None and mode[0] == nvml.NVML_DEVICE_MIG_ENABLE
         self._info(whole, "" if mode is None else "enabled" if enabled else "disabled")
-        _memory(self._calls, self.handle, whole)
-        self._bar1(whole)
-        self._utilization(whole)
-        self._power(whole)
-        self._clocks(whole)
-        self._throttle(whole, now, throttled)
-        self._ecc(whole)
-        self._remapped_rows(whole)
-        if not enabled:
-            _processes(self._calls, self.handle, whole)
+        memory = families.memory(self._calls, self.handle, whole)
+        self._peak(whole, totals, "", now, memory)
+        self._utilization_readings(whole, totals)
+        families.bar1(self._calls, self.handle, whole)
+        families.media(self._calls, self.handle, whole)
+        self._power_readings(whole, totals)
+        families.temperature(self._calls, self.handle, whole)
+        clocks = families.clocks(self._calls, self.handle, whole)
+        for domain, megahertz in self._max_clocks.items():
+            whole.add("palegreen_gpu_clock_max_hertz", megahertz * families.MEGA, domain)
+        families.ecc(self._calls, self.handle, whole)
+        families.remapped_rows(self._calls, self.handle, whole)
+        families.pcie_link(self._calls, self.handle, whole)
+        families.modes(self._calls, self.handle, whole)
+        self._counted = self._links.publish(now, whole)
+        self._throttled(whole, totals)
+        self._low_clock(whole, totals, now, clocks)
+        if enabled:
+            self.usage = tuple(self._device(whole, device, totals, now) for device in self._mig.devices(now))
+            self._mig.capacity(now, whole)
         else:
-            for mig in self._mig.devices(now):
-                part = Collected(self.identity.uuid, self.identity.gpu, mig.uuid)
-                part.add("palegreen_gpu_mig_info", 1, mig.profile, mig.gpu_instance, mig.compute_instance)
-                _memory(mig.calls, mig.handle, part)
-                _processes(mig.calls, mig.handle, part)
-                whole.include(part.readings())
+            self._activity(whole, "", self._gpm, totals, pcie=True)
+            self._busy.drain(totals.minute.period() if self._basis == "samples" else None)
+            used = processes(self._calls, self.handle, self._busy, whole)
+            self.usage = self._use("", memory, used)
         if not self._calls.answered:
             raise GpuGoneError("it answers no call")
         return whole.readings()
@@ -138,152 +138,97 @@ class Gpu:
         versions = (library.driver_version, library.cuda_version)
         add.add("palegreen_gpu_info", 1, self._name, self._pci, *versions, mig_mode, simulated)
 
-    def _bar1(self, add: Collected) -> None:
-        if (bar1 := self._calls(nvml.nvmlDeviceGetBAR1MemoryInfo, self.handle)) is not None:
-            add.add("palegreen_gpu_bar1_total_bytes", bar1.bar1Total)
-            add.add("palegreen_gpu_bar1_used_bytes", bar1.bar1Used)
+    def _use(self, mig: str, memory: Any, used: tuple[Any, ...]) -> tuple[DeviceUse, ...]:
+        if memory is None:
+            return ()
+        return (DeviceUse(self.identity.uuid, self.identity.gpu, mig, memory.total, memory.free, used),)
 
-    def _utilization(self, add: Collected) -> None:
+    def _device(self, whole: Collected, device: MigDevice, totals: Totals, now: float) -> DeviceUse:
+        part = Collected(self.identity.uuid, self.identity.gpu, device.uuid)
+        part.add("palegreen_gpu_mig_info", 1, device.profile, device.gpu_instance, device.compute_instance)
+        memory = families.memory(device.calls, device.handle, part)
+        self._peak(part, totals, device.uuid, now, memory)
+        if device.gpm is not None:
+            self._activity(part, device.uuid, device.gpm, totals, pcie=False)
+        used = processes(device.calls, device.handle, None, part)
+        whole.include(part.readings())
+        total, free = (memory.total, memory.free) if memory is not None else (0, 0)
+        return DeviceUse(self.identity.uuid, self.identity.gpu, device.uuid, total, free, used)
+
+    def _peak(self, add: Collected, totals: Totals, mig: str, now: float, memory: Any) -> None:
+        if memory is not None:
+            peak = totals.peaks[mig]
+            peak.add(now, memory.used)
+            add.add("palegreen_gpu_memory_peak_bytes", peak.ever)
+            add.add("palegreen_gpu_memory_peak_1h_bytes", peak.last_hour())
+
+    def _utilization_readings(self, add: Collected, totals: Totals) -> None:
         if (rates := self._calls(nvml.nvmlDeviceGetUtilizationRates, self.handle)) is not None:
             add.add("palegreen_gpu_utilization_ratio", rates.gpu / 100)
             add.add("palegreen_gpu_memory_controller_utilization_ratio", rates.memory / 100)
+        if not self._basis:
+            return
+        add.add("palegreen_gpu_busy_seconds_total", totals.busy.total)
+        add.add("palegreen_gpu_unsampled_seconds_total", totals.busy.unseen)
+        for basis in ("samples", "polling"):
+            add.add("palegreen_gpu_sampling", basis == self._basis, basis)
+        if (period := totals.minute.period()) is not None:
+            add.add("palegreen_gpu_sample_period_seconds", period)
+        if (extremes := totals.minute.extremes()) is not None:
+            add.add("palegreen_gpu_utilization_min_ratio", extremes[0])
+            add.add("palegreen_gpu_utilization_max_ratio", extremes[1])
 
-    def _power(self, add: Collected) -> None:
-        for name, function in (
-            ("palegreen_gpu_power_watts", nvml.nvmlDeviceGetPowerUsage),
-            ("palegreen_gpu_power_limit_watts", nvml.nvmlDeviceGetEnforcedPowerLimit),
-            ("palegreen_gpu_energy_joules_total", nvml.nvmlDeviceGetTotalEnergyConsumption),
-        ):
-            if (milli := self._calls(function, self.handle)) is not None:
-                add.add(name, milli / 1000)
-        celsius = self._calls(nvml.nvmlDeviceGetTemperature, self.handle, nvml.NVML_TEMPERATURE_GPU)
-        if celsius is not None:
-            add.add("palegreen_gpu_temperature_celsius", celsius, "gpu")
-        fields = self._calls(nvml.nvmlDeviceGetFieldValues, self.handle, [nvml.NVML_FI_DEV_MEMORY_TEMP])
-        if fields is not None and fields[0].nvmlReturn == nvml.NVML_SUCCESS:
-            add.add("palegreen_gpu_temperature_celsius", fields[0].value.uiVal, "memory")
+    def _power_readings(self, add: Collected, totals: Totals) -> None:
+        if families.power(self._calls, self.handle, add):
+            return
+        for at, milliwatts in self._power.drain() or ():
+            totals.power.add(at, milliwatts / 1000)
+        if totals.power.latest is not None:
+            add.add("palegreen_gpu_energy_joules_total", totals.power.total)
 
-    def _clocks(self, add: Collected) -> None:
-        for domain, kind in _CLOCKS:
-            if (clock := self._calls(nvml.nvmlDeviceGetClockInfo, self.handle, kind)) is not None:
-                add.add("palegreen_gpu_clock_hertz", clock * _MEGA, domain)
-        for domain, clock in self._max_clocks.items():
-            add.add("palegreen_gpu_clock_max_hertz", clock * _MEGA, domain)
+    def _activity(self, add: Collected, mig: str, source: Gpm, totals: Totals, *, pcie: bool) -> None:
+        sums = totals.activity[mig]
+        for metric, increment in source.read().items():
+            sums[metric] += increment
+        for metric, name in _ACTIVITY.items():
+            if metric in sums:
+                add.add(name, sums[metric])
+        if mig and gpm.GRAPHICS in sums:
+            add.add("palegreen_gpu_busy_seconds_total", sums[gpm.GRAPHICS])
+        if pcie and not self._links.counts_pcie:
+            for metric, name in (
+                (gpm.PCIE_TX, "palegreen_gpu_pcie_tx_bytes_total"),
+                (gpm.PCIE_RX, "palegreen_gpu_pcie_rx_bytes_total"),
+            ):
+                if metric in sums:
+                    add.add(name, sums[metric])
 
-    def _throttle(self, add: Collected, now: float, throttled: Throttled) -> None:
+    def _look_at_reasons(self, totals: Totals) -> None:
         mask = self._calls.first(
             (nvml.nvmlDeviceGetCurrentClocksEventReasons, self.handle),
             (nvml.nvmlDeviceGetCurrentClocksThrottleReasons, self.handle),
         )
         if mask is not None:
-            for reason, seconds in throttled.observe(now, mask).items():
+            totals.throttled.observe(self._clock(), mask)
+
+    def _throttled(self, add: Collected, totals: Totals) -> None:
+        """The driver's own counters where it has them, else the time between two looks that saw the reason."""
+        self._look_at_reasons(totals)
+        if totals.throttled.known:
+            for reason, seconds in (totals.throttled.seconds | self._counted).items():
                 add.add("palegreen_gpu_throttled_seconds_total", seconds, reason)
 
-    def _ecc(self, add: Collected) -> None:
-        """Errors by location; the total only where the driver does not split any, so that sums stay right."""
-        for label, kind in _ECC_TYPES:
-            by_location = {
-                location: count
-                for location, place in _ECC_LOCATIONS
-                if (count := self._count_ecc(kind, place)) is not None
-            }
-            total = None
-            if not by_location:
-                total = self._calls(nvml.nvmlDeviceGetTotalEccErrors, self.handle, kind, nvml.NVML_AGGREGATE_ECC)
-            for location, count in by_location.items():
-                add.add("palegreen_gpu_ecc_errors_total", count, label, location)
-            if total is not None:
-                add.add("palegreen_gpu_ecc_errors_total", total, label, "all")
-
-    def _count_ecc(self, kind: int, place: int) -> Any:
-        function: Callable[..., Any] = nvml.nvmlDeviceGetMemoryErrorCounter
-        return self._calls(function, self.handle, kind, nvml.NVML_AGGREGATE_ECC, place)
-
-    def _remapped_rows(self, add: Collected) -> None:
-        if (rows := self._calls(nvml.nvmlDeviceGetRemappedRows, self.handle)) is not None:
-            correctable, uncorrectable, pending, failed = rows
-            add.add("palegreen_gpu_remapped_rows", correctable, "correctable")
-            add.add("palegreen_gpu_remapped_rows", uncorrectable, "uncorrectable")
-            add.add("palegreen_gpu_row_remap_pending", bool(pending))
-            add.add("palegreen_gpu_row_remap_failure", bool(failed))
-
-
-class _MigDevice(NamedTuple):
-    """A MIG device, and what it alone does not support."""
-
-    uuid: str
-    profile: str
-    gpu_instance: str
-    compute_instance: str
-    handle: Any
-    calls: Calls
-
-
-class _MigDevices:
-    """The MIG devices of a GPU, listed again every few seconds since instances come and go."""
-
-    _EVERY = 5.0
-
-    def __init__(self, calls: Calls, parent: Any) -> None:
-        self._calls = calls
-        self._parent = parent
-        self._listed: float | None = None
-        self._devices: list[_MigDevice] = []
-
-    def devices(self, now: float) -> list[_MigDevice]:
-        """The devices there are."""
-        if self._listed is None or now - self._listed > self._EVERY:
-            most = self._calls(nvml.nvmlDeviceGetMaxMigDeviceCount, self._parent) or 0
-            self._devices = [device for index in range(most) if (device := self._device(index)) is not None]
-            self._listed = now
-        return self._devices
-
-    def _device(self, index: int) -> _MigDevice | None:
-        try:
-            handle = nvml.nvmlDeviceGetMigDeviceHandleByIndex(self._parent, index)
-        except nvml.NVMLError:
-            return None  # no device in this slot
-        calls = Calls()
-        uuid = calls(nvml.nvmlDeviceGetUUID, handle)
-        if not uuid:
-            return None
-        name = calls(nvml.nvmlDeviceGetName, handle) or ""
-        profile = name.rpartition("MIG ")[2] if "MIG " in name else ""
-        instance = calls(nvml.nvmlDeviceGetGpuInstanceId, handle)
-        compute = calls(nvml.nvmlDeviceGetComputeInstanceId, handle)
-        return _MigDevice(uuid, profile, _optional(instance), _optional(compute), handle, calls)
-
-
-def _memory(calls: Calls, handle: Any, add: Collected) -> None:
-    """Version 2 tells reserved from used; version 1, all that old drivers have, counts both as used."""
-    memory = calls(nvml.nvmlDeviceGetMemoryInfo, handle, nvml.nvmlMemory_v2)
-    if memory is not None:
-        add.add("palegreen_gpu_memory_reserved_bytes", memory.reserved)
-    else:
-        memory = calls(nvml.nvmlDeviceGetMemoryInfo, handle)
-    if memory is not None:
-        add.add("palegreen_gpu_memory_total_bytes", memory.total)
-        add.add("palegreen_gpu_memory_used_bytes", memory.used)
-        add.add("palegreen_gpu_memory_free_bytes", memory.free)
-
-
-def _processes(calls: Calls, handle: Any, add: Collected) -> None:
-    for kind, functions in _PROCESSES:
-        listed = calls.first(*((function, handle) for function in functions))
-        if listed is None:
-            continue
-        add.add("palegreen_gpu_processes", len(listed), kind)
-        by_pid: dict[int, int] = {}
-        for process in listed:
-            if process.usedGpuMemory is not None:
-                by_pid[process.pid] = by_pid.get(process.pid, 0) + process.usedGpuMemory
-        for pid, used in by_pid.items():
-            add.add("palegreen_gpu_process_memory_used_bytes", used, str(pid), kind)
+    def _low_clock(self, add: Collected, totals: Totals, now: float, clocks: dict[str, int]) -> None:
+        """Time in which the GPU worked at less than half its clock, and no reason that the driver gives explains it."""
+        busy, self._busy_before = totals.busy.total - self._busy_before, totals.busy.total
+        most = self._max_clocks.get("sm")
+        if not most or "sm" not in clocks or not totals.throttled.known or not self._basis:
+            return
+        explained = totals.throttled.mask & ~nvml.nvmlClocksEventReasonGpuIdle
+        low = clocks["sm"] < _LOW * most and busy > _BUSY and not explained
+        totals.clock_low.add(now, float(low))
+        add.add("palegreen_gpu_clock_low_seconds_total", totals.clock_low.total)
 
 
 def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
-
-
-def _optional(value: int | None) -> str:
-    return "" if value is None else str(value)

@@ -21,13 +21,19 @@ _COUNT_EVERY = 5.0  # seconds between two looks at how many GPUs there are
 
 
 class NvmlSource:
-    """All GPUs of the node. `interval` is in seconds, `library` a path or None for the loader's search."""
+    """All GPUs of the node, sampled every `tick` seconds and published every `interval`.
+
+    `library` is a path or None for the loader's search.
+    """
 
     name = "nvml"
     target = ""
 
-    def __init__(self, library: Path | None = None, interval: float = 1.0, deadline: float = 3.0) -> None:
+    def __init__(
+        self, library: Path | None = None, interval: float = 1.0, deadline: float = 3.0, tick: float = 0.1
+    ) -> None:
         self.interval = interval
+        self._tick = tick
         self.deadline = deadline
         self._library = Library(library)
         self._workers: list[Worker] = []
@@ -50,6 +56,8 @@ class NvmlSource:
             identity, up, readings = worker.latest()
             if up is not None:
                 collected.add("palegreen_gpu_up", up, identity.uuid, identity.gpu, "")
+                for reason, count in worker.losses().items():
+                    collected.add("palegreen_gpu_losses_total", count, identity.uuid, identity.gpu, "", reason)
             collected.include(readings)
         collected.include(self._events.readings())
         if trouble is not None:
@@ -113,4 +121,4 @@ class NvmlSource:
         """A worker for each index ever seen: one whose GPU has left keeps saying so."""
         self._present = count
         for index in range(len(self._workers), count):
-            self._workers.append(Worker(self._library, index, self._events, self.interval, self.deadline))
+            self._workers.append(Worker(self._library, index, self._events, self.interval, self.deadline, self._tick))

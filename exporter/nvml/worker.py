@@ -10,7 +10,8 @@ import structlog
 
 from palegreen.exporter.nvml.binding import GpuGoneError, Library
 from palegreen.exporter.nvml.events import Events
-from palegreen.exporter.nvml.gpu import Gpu, Identity, Throttled
+from palegreen.exporter.nvml.gpu import Gpu, Identity
+from palegreen.exporter.nvml.totals import Totals
 from palegreen.exporter.nvml.usage import DeviceUse
 from palegreen.runtime.exposition import NOTHING, Readings
 
@@ -20,7 +21,10 @@ _TRY_AGAIN = 2.0  # seconds between attempts to find a lost GPU
 
 
 class Worker:
-    """Reads GPU `index` every `interval` seconds; a reading that takes over `deadline` counts as no answer."""
+    """Samples GPU `index` every `tick` seconds and reads it every `interval`.
+
+    What takes over `deadline` counts as no answer.
+    """
 
     def __init__(
         self,
@@ -29,6 +33,7 @@ class Worker:
         events: Events,
         interval: float,
         deadline: float,
+        tick: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._library = library
@@ -36,12 +41,14 @@ class Worker:
         self._events = events
         self._interval = interval
         self._deadline = deadline
+        self._tick = min(tick, interval)
         self._clock = clock
         self._lock = Lock()
         self._identity = Identity("", str(index))
         self._readings: Readings | None = None
         self._answered_at = clock()
-        self._throttled: dict[str, Throttled] = {}
+        self._totals: dict[str, Totals] = {}
+        self._usage: tuple[DeviceUse, ...] = ()
         self._hung = False
         self._stopped = Event()
         Thread(target=self._run, name=f"gpu {index}", daemon=True).start()
@@ -60,34 +67,51 @@ class Worker:
         if back:
             log.info("gpu.answers_again", gpu=identity.gpu, uuid=identity.uuid)
         if hung:
+            self._of(identity).losses["hung"] += 1
             log.warning("gpu.hung", gpu=identity.gpu, uuid=identity.uuid, cause="a driver call does not return")
         return identity, up, readings or NOTHING
 
     def usage(self) -> tuple[DeviceUse, ...]:
-        """The GPU and its MIG devices with their processes; empty while it does not answer."""
-        return ()
+        """The GPU or its MIG devices with their processes; empty while it does not answer."""
+        with self._lock:
+            late = self._clock() - self._answered_at > self._interval + self._deadline
+            return () if late else self._usage
+
+    def losses(self) -> dict[str, int]:
+        """How often this GPU stopped answering: `lost` (the driver says so) or `hung`."""
+        return dict(self._of(self._identity).losses)
 
     def _run(self) -> None:
         gpu: Gpu | None = None
+        due = 0.0
         while not self._stopped.is_set():
             began = self._clock()
             try:
                 if gpu is None:
-                    gpu = self._attached()
+                    gpu, due = self._attached(), began
                 if self._events.unavailable(gpu.identity):
                     raise GpuGoneError("the driver reports it unavailable")
-                self._publish(gpu.read(self._clock(), self._throttle(gpu.identity)))
-                wait = self._interval - (self._clock() - began)
-            except GpuGoneError as failure:
-                if gpu is not None:
-                    log.warning("gpu.gone", gpu=str(self._index), uuid=gpu.identity.uuid, cause=str(failure))
-                gpu, wait = None, max(_TRY_AGAIN, self._interval)
-                self._publish(NOTHING)
-            except Exception:
-                log.exception("gpu.defect", gpu=str(self._index))
-                gpu, wait = None, max(_TRY_AGAIN, self._interval)
-                self._publish(NOTHING)
-            self._stopped.wait(max(wait, 0))
+                totals = self._of(gpu.identity)
+                gpu.sample(totals)
+                if began >= due:
+                    self._publish(gpu.read(totals), gpu.usage)
+                    due = max(due + self._interval, began)
+            except Exception as failure:  # noqa: BLE001 - a defect costs this GPU's series; _lost reports it
+                self._lost(gpu, failure)
+                gpu = None
+                self._stopped.wait(max(_TRY_AGAIN, self._interval))
+            else:
+                # not the event: waiting on it costs ten times as much, eighty times a second
+                time.sleep(max(self._tick - (self._clock() - began), 0.0))
+
+    def _lost(self, gpu: Gpu | None, failure: Exception) -> None:
+        self._publish(NOTHING, ())
+        if not isinstance(failure, GpuGoneError):
+            log.error("gpu.defect", gpu=str(self._index), exc_info=True)
+        if gpu is not None:
+            gpu.close()
+            self._of(gpu.identity).losses["lost"] += 1
+            log.warning("gpu.gone", gpu=str(self._index), uuid=gpu.identity.uuid, cause=str(failure))
 
     def _attached(self) -> Gpu:
         gpu = Gpu(self._library, self._index)
@@ -97,10 +121,10 @@ class Worker:
         log.info("gpu.found", gpu=gpu.identity.gpu, uuid=gpu.identity.uuid)
         return gpu
 
-    def _throttle(self, identity: Identity) -> Throttled:
-        return self._throttled.setdefault(identity.uuid, Throttled(self._interval + self._deadline))
+    def _of(self, identity: Identity) -> Totals:
+        return self._totals.setdefault(identity.uuid, Totals())
 
-    def _publish(self, readings: Readings) -> None:
+    def _publish(self, readings: Readings, usage: tuple[DeviceUse, ...]) -> None:
         with self._lock:
-            self._readings = readings
+            self._readings, self._usage = readings, usage
             self._answered_at = self._clock()
