@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from palegreen.cli.options import flag, shown, variable
-from palegreen.exporter.config import FIXED, EngineConfig, NodeConfig
+from palegreen.exporter.config import FIXED, EngineConfig, ModelSize, NodeConfig
 
 _PAGE = """\
 # Configuration of the node daemon
@@ -51,6 +51,21 @@ engines:
     ca_file: /etc/palegreen/engine-ca.crt
 ```
 
+## A model size
+
+`model_sizes` is a list of models that might be placed on the node; what room is left for each is published
+(`palegreen_node_gpu_model_slots`). As a flag: `--model-size llama-70b=40GiBx4`.
+
+| key | default | meaning |
+|---|---|---|
+{sizes}
+
+```yaml
+model_sizes:
+  - {{name: llama-8b, memory: 20GiB}}
+  - {{name: llama-70b, memory: 40GiB, gpus: 4}}
+```
+
 ## TLS, users, client certificates
 
 `--web.config.file` takes the web configuration of Prometheus' exporter-toolkit, as node_exporter and others do. It
@@ -78,7 +93,10 @@ def render() -> str:
         f"| `{key}` | {_default(key, field)} | {field.description} |"
         for key, field in EngineConfig.model_fields.items()
     )
-    return _PAGE.format(settings=settings, engines=engines)
+    sizes = "\n".join(
+        f"| `{key}` | {_default(key, field)} | {field.description} |" for key, field in ModelSize.model_fields.items()
+    )
+    return _PAGE.format(settings=settings, engines=engines, sizes=sizes)
 
 
 def _setting(key: str, field: FieldInfo) -> str:

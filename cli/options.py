@@ -13,8 +13,12 @@ from click.core import ParameterSource
 from palegreen.exporter.config import NodeConfig, load
 
 # The names that differ from the field's.
-_FLAGS = {"engines": "--engine", "web_config_file": "--web.config.file"}
-_VARIABLES = {"engines": "PALEGREEN_ENGINE"}
+_FLAGS = {"engines": "--engine", "model_sizes": "--model-size", "web_config_file": "--web.config.file"}
+_VARIABLES = {"engines": "PALEGREEN_ENGINE", "model_sizes": "PALEGREEN_MODEL_SIZE"}
+_LISTS = {
+    "engines": ("URL", "URL of an inference server, repeatable; joined with those of the file. "),
+    "model_sizes": ("NAME=MEMORY[xGPUS]", "Repeatable; replaces those of the file. "),
+}
 
 
 def flag(key: str) -> str:
@@ -32,9 +36,10 @@ def node_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for key, field in reversed(NodeConfig.model_fields.items()):
         default = "" if field.default in (None, []) else f" [default: {shown(key, field.default)}]"
         text = f"{field.description}{default}"
-        if key == "engines":
-            text = f"URL of an inference server, repeatable; joined with those of the file. {text}"
-            option = click.option(flag(key), key, multiple=True, metavar="URL", envvar=variable(key), help=text)
+        if key in _LISTS:
+            metavar, about = _LISTS[key]
+            text = about + text
+            option = click.option(flag(key), key, multiple=True, metavar=metavar, envvar=variable(key), help=text)
         elif field.annotation is bool:
             # the variable is left to `loader`: click would refuse a bad one without naming it
             option = click.option(f"{flag(key)}/--no-{flag(key)[2:]}", key, default=None, help=text)

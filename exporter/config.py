@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,6 +73,25 @@ class EngineConfig(_Section):
         return self.instance_id or instance_id(self.url, self.namespace, self.pod)
 
 
+class ModelSize(_Section):
+    """A model that might be placed on this node: what one replica needs."""
+
+    name: str = Field(min_length=1, description="label model_size")
+    memory: Bytes = Field(gt=0, description="GPU memory on each GPU, weights and KV cache")
+    gpus: int = Field(1, ge=1, le=64, description="GPUs of one replica (tensor parallel)")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_short(cls, value: Any) -> Any:
+        """`NAME=MEMORY` or `NAME=MEMORYxGPUS`, as a flag has it."""
+        if not isinstance(value, str):
+            return value
+        found = re.fullmatch(r"([^=]+)=([^x]+?)(?:x(\d+))?", value)
+        if found is None:
+            raise ValueError(f"got {value!r}; allowed: NAME=MEMORY or NAME=MEMORYxGPUS, such as llama-70b=40GiBx4")
+        return {"name": found[1], "memory": found[2], "gpus": int(found[3] or 1)}
+
+
 class NodeConfig(_Section):
     """Everything the node daemon can be told. Each field but `engines` is a flag and a variable of the same name."""
 
@@ -90,6 +110,7 @@ class NodeConfig(_Section):
     nvml_library: Path | None = Field(None, description="NVML library; found by the loader if not given")
     nvml_interval: Seconds = Field(1.0, description="time between two readings of a GPU")
     nvml_sample_interval: Seconds = Field(0.1, description="time between two looks at a GPU's utilisation samples")
+    model_sizes: list[ModelSize] = Field([], description="models whose remaining room is published")
     web_config_file: Path | None = Field(None, description="TLS, users and headers, in exporter-toolkit's format")
     log_level: Level = Field("info", description="least level that is logged")
     log_format: Format = Field("logfmt", description="format of the log")
@@ -107,6 +128,7 @@ FIXED = (
     "nvml_library",
     "nvml_interval",
     "nvml_sample_interval",
+    "model_sizes",
     "web_config_file",
     "log_format",
 )

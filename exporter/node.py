@@ -66,7 +66,8 @@ class Node:
         for runner in self._runners.values():
             if isinstance(runner.source, NvmlSource) and runner.state().up:
                 runner.source.wait()  # GPUs are read in threads of their own
-                runner.read_once()
+        for key in self._fixed:  # what builds on the GPUs comes after them
+            self._runners[key].read_once()
         self._snapshots.refresh()
         return self._snapshots.body(openmetrics=False, gzipped=False)
 

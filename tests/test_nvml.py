@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -43,13 +44,13 @@ def gpus(daemon: Daemon, name: str) -> dict[str, float]:
 def comparable(text: str) -> str:
     """An exposition without what differs from run to run."""
     kept = [line for line in text.splitlines(keepends=True) if "palegreen_gpu_" in line or "palegreen_driver_" in line]
-    return "".join(line for line in kept if "energy_joules_total{" not in line)
+    return re.sub(r"^(palegreen_gpu_(?:energy|pcie_[rt]x|nvlink_[rt]x)_\w+_total\{.*\}) .*$", r"\1 *", "".join(kept), flags=re.M)
 
 
 WHOLE = {
     "gpus": [
         {
-            "memory_used": "70GiB", "gpu_utilization": 45, "memory_utilization": 12, "power": 512.5,
+            "nvlinks": 2, "memory_used": "70GiB", "gpu_utilization": 45, "memory_utilization": 12, "power": 512.5,
             "temperature": 64, "temperature_memory": 81, "ecc_dram_corrected_aggregate": 7,
             "ecc_sram_uncorrected_aggregate": 1, "remapped_rows_correctable": 2, "remapped_rows_pending": 1,
             "processes": [
@@ -58,12 +59,13 @@ WHOLE = {
                 {"pid": 4003, "memory_used": None, "type": "graphics"},
             ],
         },
-        {},
+        {"nvlinks": 0},
     ]
 }  # fmt: skip
 MIG = {
     "gpus": [
         {
+            "nvlinks": 0,
             "mig": [{"profile": "3g.40gb", "memory_used": "22GiB"}, {"profile": "1g.10gb", "memory_used": "3GiB"}],
             "processes": [{"pid": 5101, "gpu_instance": 1, "compute_instance": 0, "memory_used": "22GiB"}],
         }
@@ -81,6 +83,7 @@ MIG = {
             "little-supported",
             {
                 "gpus": 1,
+                "each": {"nvlinks": 0},
                 "errors": dict.fromkeys(
                     ["nvmlDeviceGetPowerUsage", "nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetRemappedRows",
                      "nvmlDeviceGetUtilizationRates", "nvmlDeviceGetMigMode", "nvmlDeviceGetMemoryErrorCounter",
