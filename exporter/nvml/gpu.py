@@ -17,7 +17,7 @@ from palegreen.exporter.nvml.mig import MigDevice, MigDevices
 from palegreen.exporter.nvml.processes import Busy, processes
 from palegreen.exporter.nvml.samples import Samples
 from palegreen.exporter.nvml.totals import Totals
-from palegreen.exporter.nvml.usage import DeviceUse
+from palegreen.exporter.nvml.usage import DeviceUse, ProcessUse
 from palegreen.runtime.exposition import Collected, Readings
 
 _ACTIVITY = {
@@ -127,7 +127,7 @@ class Gpu:
             self._activity(whole, "", self._gpm, totals, pcie=True)
             self._busy.drain(totals.minute.period() if self._basis == "samples" else None)
             used = processes(self._calls, self.handle, self._busy, whole)
-            self.usage = self._use("", memory, used)
+            self.usage = self._use(memory, used, totals, clocks)
         if not self._calls.answered:
             raise GpuGoneError("it answers no call")
         return whole.readings()
@@ -138,10 +138,18 @@ class Gpu:
         versions = (library.driver_version, library.cuda_version)
         add.add("palegreen_gpu_info", 1, self._name, self._pci, *versions, mig_mode, simulated)
 
-    def _use(self, mig: str, memory: Any, used: tuple[Any, ...]) -> tuple[DeviceUse, ...]:
+    def _use(
+        self, memory: Any, used: tuple[ProcessUse, ...], totals: Totals, clocks: dict[str, int]
+    ) -> tuple[DeviceUse, ...]:
         if memory is None:
             return ()
-        return (DeviceUse(self.identity.uuid, self.identity.gpu, mig, memory.total, memory.free, used),)
+        return (
+            DeviceUse(
+                *(self.identity.uuid, self.identity.gpu, "", memory.total, memory.free, used),
+                busy_seconds=totals.busy.total if self._basis else None,
+                sm_clock_hertz=float(clocks["sm"] * families.MEGA) if "sm" in clocks else None,
+            ),
+        )
 
     def _device(self, whole: Collected, device: MigDevice, totals: Totals, now: float) -> DeviceUse:
         part = Collected(self.identity.uuid, self.identity.gpu, device.uuid)

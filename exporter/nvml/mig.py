@@ -130,7 +130,9 @@ class Capacity:
             if placements:
                 name = info.name if isinstance(info.name, str) else info.name.decode(errors="replace")
                 slices = max(size for _, size in placements)
-                yield _Profile(name.removeprefix("MIG "), info.id, slices, max(start + size for start, size in placements))
+                yield _Profile(
+                    name.removeprefix("MIG "), info.id, slices, max(start + size for start, size in placements)
+                )
 
     def _used(self, profile: _Profile) -> int:
         return sum(self._calls(_sizes, self._parent, profile.identifier) or ())

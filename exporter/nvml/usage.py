@@ -19,7 +19,10 @@ class ProcessUse:
 
 @dataclass(frozen=True, slots=True)
 class DeviceUse:
-    """One GPU, or one MIG device of it (`mig` is its UUID), with its processes and memory in bytes."""
+    """One GPU, or one MIG device of it (`mig` is its UUID), with its processes and memory in bytes.
+
+    `busy_seconds` is its integral of utilisation so far; both it and the SM clock are None where nothing tells.
+    """
 
     uuid: str
     gpu: str
@@ -27,3 +30,5 @@ class DeviceUse:
     total_bytes: int
     free_bytes: int
     processes: tuple[ProcessUse, ...]
+    busy_seconds: float | None = None
+    sm_clock_hertz: float | None = None
