@@ -109,7 +109,9 @@ class NodeConfig(_Section):
     nvml: bool = Field(True, description="read GPUs through the NVIDIA driver")
     nvml_library: Path | None = Field(None, description="NVML library; found by the loader if not given")
     nvml_interval: Seconds = Field(1.0, description="time between two readings of a GPU")
-    nvml_sample_interval: Seconds = Field(0.1, description="time between two looks at a GPU's utilisation samples")
+    nvml_sample_interval: Seconds = Field(
+        0.1, description="time between two looks at a GPU whose driver keeps no samples of its utilisation"
+    )
     model_sizes: list[ModelSize] = Field([], description="models whose remaining room is published")
     web_config_file: Path | None = Field(None, description="TLS, users and headers, in exporter-toolkit's format")
     log_level: Level = Field("info", description="least level that is logged")

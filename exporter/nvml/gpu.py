@@ -18,7 +18,7 @@ from palegreen.exporter.nvml.processes import Busy, processes
 from palegreen.exporter.nvml.samples import Samples
 from palegreen.exporter.nvml.totals import Totals
 from palegreen.exporter.nvml.usage import DeviceUse, ProcessUse
-from palegreen.runtime.exposition import Collected, Readings
+from palegreen.runtime.exposition import NOTHING, Collected, Readings
 
 _ACTIVITY = {
     gpm.SM: "palegreen_gpu_sm_active_seconds_total",
@@ -26,6 +26,7 @@ _ACTIVITY = {
     gpm.TENSOR: "palegreen_gpu_tensor_active_seconds_total",
     gpm.DRAM: "palegreen_gpu_dram_active_seconds_total",
 }
+_SLOW_EVERY = 5.0  # seconds
 _BUSY = 0.5  # a GPU that computed for half of a second is held to its clock
 _LOW = 0.5  # of the highest SM clock
 
@@ -67,8 +68,19 @@ class Gpu:
         self._basis = ""
         self._counted: dict[str, float] = {}
         self._busy_before = 0.0
+        self._slow_at = float("-inf")
+        self._slow_readings = NOTHING
         self._drained = False
         self.usage: tuple[DeviceUse, ...] = ()
+
+    @property
+    def must_be_polled(self) -> bool:
+        """Whether something is lost between two readings: the driver keeps no samples, or counts no throttling.
+
+        A driver that keeps them has at least the last two seconds (a hundred samples of 20 ms), so that taking them
+        more often than they are published brings nothing.
+        """
+        return self._basis == "polling" or not self._counted
 
     def close(self) -> None:
         """Let go of what is kept in the library."""
@@ -106,18 +118,12 @@ class Gpu:
         memory = families.memory(self._calls, self.handle, whole)
         self._peak(whole, totals, "", now, memory)
         self._utilization_readings(whole, totals)
-        families.bar1(self._calls, self.handle, whole)
         families.media(self._calls, self.handle, whole)
         self._power_readings(whole, totals)
         families.temperature(self._calls, self.handle, whole)
         clocks = families.clocks(self._calls, self.handle, whole)
-        for domain, megahertz in self._max_clocks.items():
-            whole.add("palegreen_gpu_clock_max_hertz", megahertz * families.MEGA, domain)
-        families.ecc(self._calls, self.handle, whole)
-        families.remapped_rows(self._calls, self.handle, whole)
-        families.pcie_link(self._calls, self.handle, whole)
-        families.modes(self._calls, self.handle, whole)
-        self._counted = self._links.publish(now, whole)
+        self._counted = self._links.publish(whole)
+        whole.include(self._slow(now))
         self._throttled(whole, totals)
         self._low_clock(whole, totals, now, clocks)
         if enabled:
@@ -131,6 +137,20 @@ class Gpu:
         if not self._calls.answered:
             raise GpuGoneError("it answers no call")
         return whole.readings()
+
+    def _slow(self, now: float) -> Readings:
+        """What changes seldom, or takes long to ask for; read every few seconds."""
+        if now - self._slow_at >= _SLOW_EVERY:
+            add = Collected(self.identity.uuid, self.identity.gpu, "")
+            for domain, megahertz in self._max_clocks.items():
+                add.add("palegreen_gpu_clock_max_hertz", megahertz * families.MEGA, domain)
+            for family in (
+                families.bar1, families.ecc, families.remapped_rows, families.pcie_link, families.modes
+            ):  # fmt: skip
+                family(self._calls, self.handle, add)
+            self._links.nvlinks(add)
+            self._slow_readings, self._slow_at = add.readings(), now
+        return self._slow_readings
 
     def _info(self, add: Collected, mig_mode: str) -> None:
         library = self._library
