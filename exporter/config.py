@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from palegreen.exporter.engines.source import instance_id
+from palegreen.exporter.kubelet.source import SOCKET
 from palegreen.runtime.log import Format, Level
 from palegreen.runtime.quantity import Bytes, Seconds
 from palegreen.runtime.web import ListenError, parse_address
@@ -89,6 +90,11 @@ class NodeConfig(_Section):
     nvml: bool = Field(True, description="read GPUs through the NVIDIA driver")
     nvml_library: Path | None = Field(None, description="NVML library; found by the loader if not given")
     nvml_interval: Seconds = Field(1.0, description="time between two readings of a GPU")
+    network: bool = Field(True, description="read RDMA ports and network cards of the node")
+    network_interval: Seconds = Field(5.0, description="time between two readings of the ports")
+    network_sysfs: Path = Field(Path("/sys"), description="sysfs of the host; a pod without hostNetwork mounts it")
+    kubelet: bool = Field(True, description="ask the kubelet, where there is one, which pod holds which GPU")
+    kubelet_socket: Path = Field(SOCKET, description="the kubelet's pod-resources socket")
     web_config_file: Path | None = Field(None, description="TLS, users and headers, in exporter-toolkit's format")
     log_level: Level = Field("info", description="least level that is logged")
     log_format: Format = Field("logfmt", description="format of the log")
@@ -100,7 +106,19 @@ class NodeConfig(_Section):
 
 
 # Read once at the start: a change needs a restart.
-FIXED = ("listen_address", "nvml", "nvml_library", "nvml_interval", "web_config_file", "log_format")
+FIXED = (
+    "listen_address",
+    "nvml",
+    "nvml_library",
+    "nvml_interval",
+    "network",
+    "network_interval",
+    "network_sysfs",
+    "kubelet",
+    "kubelet_socket",
+    "web_config_file",
+    "log_format",
+)
 
 
 def load(path: Path | None, overrides: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> NodeConfig:

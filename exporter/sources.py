@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from palegreen.exporter.config import NodeConfig
+from palegreen.exporter.kubelet.source import SOCKET, KubeletSource, present
+from palegreen.exporter.network.source import NetworkSource
 from palegreen.exporter.nvml.source import NvmlSource
+from palegreen.exporter.nvml.usage import DeviceUse
 from palegreen.exporter.source import Source
 
 
 def node_sources(config: NodeConfig) -> dict[str, Source]:
     """Sources of the node itself by a key of their own; their settings are read once (`config.FIXED`)."""
     sources: dict[str, Source] = {}
+    devices: Callable[[], Sequence[DeviceUse]] = tuple
     if config.nvml:
         nvml = NvmlSource(config.nvml_library, config.nvml_interval)
-        sources["nvml"] = nvml
+        sources["nvml"], devices = nvml, nvml.usage
+    if config.network:
+        sources["network"] = NetworkSource(config.network_interval, config.network_sysfs)
+    if config.kubelet and (config.kubelet_socket != SOCKET or present(SOCKET)):
+        sources["kubelet"] = KubeletSource(config.kubelet_socket, devices)
     return sources

@@ -19,7 +19,10 @@ class ProcessUse:
 
 @dataclass(frozen=True, slots=True)
 class DeviceUse:
-    """One GPU, or one MIG device of it (`mig` is its UUID), with its processes and memory in bytes."""
+    """One GPU, or one MIG device of it (`mig` is its UUID), with its processes and memory in bytes.
+
+    `minor` is that of the GPU's /dev/nvidia<minor>, for its MIG devices too; the instances are those of a MIG device.
+    """
 
     uuid: str
     gpu: str
@@ -27,3 +30,6 @@ class DeviceUse:
     total_bytes: int
     free_bytes: int
     processes: tuple[ProcessUse, ...]
+    minor: int | None = None
+    gpu_instance: int | None = None
+    compute_instance: int | None = None
