@@ -102,7 +102,7 @@ def test_a_gpu_of_the_device_plugin_carries_pod_container_and_the_gpus_own_label
     with Kubelet(node.path, pod("chat-0", devices(PLAIN, GPU[1], GPU[0]), container="vllm", namespace="llm")):
         common = {"namespace": "llm", "pod": "chat-0", "container": "vllm", "resource": PLAIN}
         assert node.allocations() == [common | {"uuid": GPU[0], "gpu": "0"}, common | {"uuid": GPU[1], "gpu": "1"}]
-        assert node.source.describe() == f"kubelet {node.path}: 2 GPUs held by containers"
+        assert node.source.describe() == f"GPUs of containers: 2 held ({node.path})"
 
 
 def test_a_mig_device_carries_its_own_uuid_and_its_gpus(node: Node) -> None:
@@ -402,7 +402,7 @@ def without_grpc(tmp_path: Path) -> Path:
 def test_check_says_that_a_kubelet_answers(node: Node) -> None:
     with Kubelet(node.path, pod("p", devices(PLAIN, GPU[0]))):
         found = checked("--kubelet-socket", str(node.path))
-    assert (found["ok"], found["detail"]) == (True, f"kubelet {node.path}: 1 GPUs held by containers")
+    assert (found["ok"], found["detail"]) == (True, f"GPUs of containers: 1 held ({node.path})")
 
 
 def test_check_takes_a_node_without_kubernetes_for_what_it_is() -> None:

@@ -75,7 +75,7 @@ class KubeletSource:
 
     def describe(self) -> str:
         """What the last list held."""
-        return f"kubelet {self._path}: {self._seen or 'not read'}"
+        return f"GPUs of containers: {self._seen or 'not read'} ({self._path})"
 
     def _known(self, dynamic: bool) -> Devices:
         nodes: dict[str, tuple[str, ...]] = {}

@@ -6,6 +6,7 @@ resources came with 1.27. Fields that are not named here (CPUs, memory, topology
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -82,8 +83,8 @@ def message(name: str) -> Any:
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"v1.{name}"))
 
 
-def held(body: bytes) -> list[Held]:
-    """Every device of every container in a serialized ListPodResourcesResponse.
+def held(body: bytes) -> Iterator[Held]:
+    """Every device of every container in a serialized ListPodResourcesResponse, one at a time: a list can be long.
 
     Raises ValueError where the bytes are none.
     """
@@ -94,26 +95,17 @@ def held(body: bytes) -> list[Held]:
         answer.ParseFromString(body)
     except DecodeError as failure:
         raise ValueError(str(failure)) from None
-    return [
-        device
-        for pod in answer.pod_resources
-        for container in pod.containers
-        for device in _of(container, pod.namespace, pod.name)
-    ]
+    for pod in answer.pod_resources:
+        for container in pod.containers:
+            yield from _of(container, pod.namespace, pod.name)
 
 
-def _of(container: Any, namespace: str, pod: str) -> list[Held]:
+def _of(container: Any, namespace: str, pod: str) -> Iterator[Held]:
     owner = (namespace, pod, container.name)
-    plugin = [Held(*owner, group.resource_name, device) for group in container.devices for device in group.device_ids]
-    dynamic = [
-        Held(
-            *owner,
-            resource.driver_name,
-            resource.device_name,
-            claim.claim_name,
-            tuple(device.name for device in resource.cdi_devices),
-        )
-        for claim in container.dynamic_resources
-        for resource in claim.claim_resources
-    ]
-    return plugin + dynamic
+    for group in container.devices:
+        for device in group.device_ids:
+            yield Held(*owner, group.resource_name, device)
+    for claim in container.dynamic_resources:
+        for resource in claim.claim_resources:
+            cdi = tuple(device.name for device in resource.cdi_devices)
+            yield Held(*owner, resource.driver_name, resource.device_name, claim.claim_name, cdi)
