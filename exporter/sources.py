@@ -15,7 +15,7 @@ from palegreen.exporter.source import Source
 def node_sources(config: NodeConfig) -> dict[str, Source]:
     """Sources of the node itself by a key of their own; their settings are read once (`config.FIXED`)."""
     sources: dict[str, Source] = {}
-    devices: Callable[[], Sequence[DeviceUse]] = tuple
+    devices: Callable[[], Sequence[DeviceUse]] | None = None
     if config.nvml:
         nvml = NvmlSource(config.nvml_library, config.nvml_interval)
         sources["nvml"], devices = nvml, nvml.usage

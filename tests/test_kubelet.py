@@ -165,6 +165,20 @@ def test_without_the_driver_the_uuid_is_what_the_kubelet_says_and_no_index_is_gi
         assert node.allocations() == [held(resource=PLAIN, device="1"), held(resource=PLAIN, uuid=GPU[0])]
 
 
+def test_until_the_driver_knows_its_gpus_the_list_is_read_again_soon(node: Node) -> None:
+    node.uses = ()
+    with Kubelet(node.path, pod("p", devices(PLAIN, GPU[0]))):
+        assert node.allocations() == [held(resource=PLAIN, uuid=GPU[0])]
+        assert node.source.interval == 1
+        node.uses = NODE
+        assert node.allocations() == [held(resource=PLAIN, uuid=GPU[0], gpu="0")]
+        assert node.source.interval == 15
+        undriven = KubeletSource(node.path)
+        undriven.collect()
+        assert undriven.interval == 15
+        undriven.close()
+
+
 DRA = "gpu.nvidia.com"
 DEVICE, CLAIM = "k8s.gpu.nvidia.com/device", "k8s.gpu.nvidia.com/claim"
 
@@ -361,7 +375,7 @@ def test_without_permission_it_says_so_and_what_to_do(node: Node) -> None:
 def test_scrapes_of_the_daemon_do_not_ask_the_kubelet(node: Node) -> None:
     with (
         Kubelet(node.path, pod("chat-0", devices(PLAIN, f"{GPU[0]}::3"))) as kubelet,
-        Daemon("--kubelet-socket", str(node.path)) as daemon,
+        Daemon("--network", "--kubelet", "--kubelet-socket", str(node.path)) as daemon,
     ):
         until(lambda: daemon.value(METRIC, pod="chat-0", uuid=GPU[0]) == 1)
         for _ in range(50):
@@ -374,7 +388,7 @@ def test_a_kubelet_that_hangs_holds_up_neither_a_scrape_nor_another_source(node:
     released = Event()
     with (
         Kubelet(node.path, before=released.wait) as kubelet,
-        Daemon("--kubelet-socket", str(node.path)) as daemon,
+        Daemon("--network", "--kubelet", "--kubelet-socket", str(node.path)) as daemon,
     ):
         until(lambda: kubelet.calls == 1)
         until(lambda: daemon.value("palegreen_source_up", source="network") == 1)
@@ -428,7 +442,7 @@ def test_without_the_extra_the_daemon_shows_everything_else_and_says_once_what_t
     node: Node, without_grpc: Path
 ) -> None:
     paths = os.pathsep.join(filter(None, [str(without_grpc), os.environ.get("PYTHONPATH")]))
-    with Daemon("--kubelet-socket", str(node.path), env={"PYTHONPATH": paths}) as daemon:
+    with Daemon("--network", "--kubelet", "--kubelet-socket", str(node.path), env={"PYTHONPATH": paths}) as daemon:
         until(lambda: daemon.value("palegreen_source_up", source="kubelet") == 0)
         until(lambda: daemon.value("palegreen_source_up", source="network") == 1)
         until(lambda: len([line for line in daemon.events("source.down") if "palegreen[kubelet]" in line]) == 1)
@@ -439,10 +453,10 @@ def test_grpc_is_loaded_only_where_there_is_a_kubelet_to_ask(node: Node) -> None
         return "cygrpc" in Path(f"/proc/{daemon.pid}/maps").read_text()
 
     with Kubelet(node.path, pod("p", devices(PLAIN, GPU[0]))):
-        with Daemon("--kubelet-socket", str(node.path)) as daemon:
+        with Daemon("--network", "--kubelet", "--kubelet-socket", str(node.path)) as daemon:
             until(lambda: daemon.value(METRIC, pod="p") == 1)
             assert loaded(daemon)
-        with Daemon("--no-kubelet", "--kubelet-socket", str(node.path)) as daemon:
+        with Daemon("--network", "--no-kubelet", "--kubelet-socket", str(node.path)) as daemon:
             until(lambda: daemon.value("palegreen_source_up", source="network") == 1)
             assert not loaded(daemon)
             assert daemon.value("palegreen_source_up", source="kubelet") is None

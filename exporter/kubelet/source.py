@@ -15,13 +15,15 @@ from palegreen.runtime.exposition import Collected, Readings
 SOCKET = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
 _MIG_MINORS = Path("/proc/driver/nvidia-caps/mig-minors")
 _DRIVER = "gpu.nvidia.com"  # of dynamic allocation; compute-domain.nvidia.com and others hand out no GPUs
+_SOON = 1.0  # seconds
 _MOST = 8192  # series; a node has at most some hundred pods
 
 
 class KubeletSource:
-    """Reads the pod-resources socket `path`. `devices` gives what the driver knows of the node's GPUs.
+    """Reads the pod-resources socket `path`. `devices` gives what the driver knows of the node's GPUs, if it is read.
 
-    A reading may take `patience` seconds. `cdi` and `mig_minors` tell which device a claim has got.
+    A reading may take `patience` seconds. `cdi` and `mig_minors` tell which device a claim has got. While the driver
+    knows no GPU, as at the start, the list is read more often, so that it is soon shown with the GPUs' labels.
     """
 
     name = "kubelet"
@@ -30,14 +32,14 @@ class KubeletSource:
     def __init__(
         self,
         path: Path = SOCKET,
-        devices: Callable[[], Sequence[DeviceUse]] = tuple,
+        devices: Callable[[], Sequence[DeviceUse]] | None = None,
         *,
         interval: float = 15.0,
         patience: float = 10.0,
         cdi: Path = FOLDER,
         mig_minors: Path = _MIG_MINORS,
     ) -> None:
-        self.interval = interval
+        self.interval = self._interval = interval
         self.deadline = patience + 2.0  # gRPC keeps its own; this one is for all else that may hang
         self._path = path
         self._devices = devices
@@ -64,9 +66,7 @@ class KubeletSource:
         for labels in sorted(series):
             collected.add("palegreen_gpu_allocation_info", 1, *labels)
         unknown = sum(not uuid and not mig for uuid, _, mig, *_ in series)
-        self._seen = f"{len(series)} GPUs held by containers" + (
-            f", {unknown} of them not identified" if unknown else ""
-        )
+        self._seen = f"{len(series)} held" + (f", {unknown} under names that tell no GPU" if unknown else "")
         return collected.readings()
 
     def close(self) -> None:
@@ -86,7 +86,10 @@ class KubeletSource:
                 migs = capabilities(self._mig_minors.read_text(encoding="ascii", errors="replace"))
             except OSError:  # a driver without MIG has none
                 migs = {}
-        return Devices(self._devices(), nodes, migs)
+        uses = self._devices() if self._devices is not None else ()
+        waiting = self._devices is not None and not uses
+        self.interval = min(_SOON, self._interval) if waiting else self._interval
+        return Devices(uses, nodes, migs)
 
 
 def present(socket: Path) -> bool:
