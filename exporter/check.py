@@ -14,6 +14,8 @@ import pynvml as nvml
 
 from palegreen.exporter.config import EngineConfig, NodeConfig
 from palegreen.exporter.engines.mapping import Mapper
+from palegreen.exporter.kubelet.client import KubeletError
+from palegreen.exporter.kubelet.source import SOCKET, KubeletSource, present
 from palegreen.exporter.node import engine_source, mappings
 from palegreen.exporter.nvml.binding import DriverError, Library
 from palegreen.exporter.source import SourceError
@@ -49,6 +51,8 @@ def findings(config: NodeConfig, kernel_driver: Path = _KERNEL_DRIVER) -> Iterat
         yield from _driver(config, kernel_driver)
     else:
         yield Finding("driver", True, "not read: nvml is off")
+    if config.kubelet:
+        yield _kubelet(config.kubelet_socket)
     if config.engines:
         for engine in config.engines:
             yield _engine(config, engine)
@@ -106,6 +110,19 @@ def _driver(config: NodeConfig, kernel_driver: Path) -> Iterator[Finding]:
     else:
         kinds = ", ".join(sorted({name for name in names if name}))
         yield Finding("gpus", True, f"{count} GPUs: {kinds}")
+
+
+def _kubelet(path: Path) -> Finding:
+    if path == SOCKET and not present(path):
+        return Finding("kubelet", True, f"no {path.parent}: not a node of Kubernetes, or not mounted into this pod")
+    source = KubeletSource(path, patience=_PATIENCE)
+    try:
+        source.collect()
+    except KubeletError as refused:
+        return Finding("kubelet", False, refused.detail, refused.fix)
+    finally:
+        source.close()
+    return Finding("kubelet", True, source.describe())
 
 
 def _driver_fix(refused: DriverError, kernel_driver: Path) -> str:

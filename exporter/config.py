@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from palegreen.exporter.engines.source import instance_id
+from palegreen.exporter.kubelet.source import SOCKET
 from palegreen.runtime.log import Format, Level
 from palegreen.runtime.quantity import Bytes, Seconds
 from palegreen.runtime.web import ListenError, parse_address
@@ -113,6 +114,13 @@ class NodeConfig(_Section):
         0.1, description="time between two looks at a GPU whose driver keeps no samples of its utilisation"
     )
     model_sizes: list[ModelSize] = Field([], description="models whose remaining room is published")
+    network: bool = Field(True, description="read RDMA ports and network cards of the node")
+    network_interval: Seconds = Field(5.0, description="time between two readings of the ports")
+    host_root: Path = Field(
+        Path("/"), description="where the host's /proc, /sys and /var/log are to be seen, such as /host"
+    )
+    kubelet: bool = Field(True, description="ask the kubelet, where there is one, which pod holds which GPU")
+    kubelet_socket: Path = Field(SOCKET, description="the kubelet's pod-resources socket")
     web_config_file: Path | None = Field(None, description="TLS, users and headers, in exporter-toolkit's format")
     log_level: Level = Field("info", description="least level that is logged")
     log_format: Format = Field("logfmt", description="format of the log")
@@ -123,17 +131,9 @@ class NodeConfig(_Section):
         return engine.timeout or self.engine_timeout or min(max(interval, 2.0), 10.0)
 
 
+_LIVE = ("engines", "engine_interval", "engine_timeout", "engine_body_limit", "engine_mappings", "log_level")
 # Read once at the start: a change needs a restart.
-FIXED = (
-    "listen_address",
-    "nvml",
-    "nvml_library",
-    "nvml_interval",
-    "nvml_sample_interval",
-    "model_sizes",
-    "web_config_file",
-    "log_format",
-)
+FIXED = tuple(key for key in NodeConfig.model_fields if key not in _LIVE)
 
 
 def load(path: Path | None, overrides: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> NodeConfig:

@@ -54,6 +54,7 @@ class Gpu:
         self._name = self._calls(nvml.nvmlDeviceGetName, self.handle) or ""
         pci = self._calls(nvml.nvmlDeviceGetPciInfo_v3, self.handle)
         self._pci = _text(pci.busId) if pci is not None else ""
+        self._minor: int | None = self._calls(nvml.nvmlDeviceGetMinorNumber, self.handle)
         self._max_clocks = {
             domain: megahertz
             for domain, kind in families.CLOCKS
@@ -168,12 +169,13 @@ class Gpu:
                 *(self.identity.uuid, self.identity.gpu, "", memory.total, memory.free, used),
                 busy_seconds=totals.busy.total if self._basis else None,
                 sm_clock_hertz=float(clocks["sm"] * families.MEGA) if "sm" in clocks else None,
+                minor=self._minor,
             ),
         )
 
     def _device(self, whole: Collected, device: MigDevice, totals: Totals, now: float) -> DeviceUse:
         part = Collected(self.identity.uuid, self.identity.gpu, device.uuid)
-        part.add("palegreen_gpu_mig_info", 1, device.profile, device.gpu_instance, device.compute_instance)
+        part.add("palegreen_gpu_mig_info", 1, device.profile, *map(_optional, (device.gpu_instance, device.compute_instance)))
         memory = families.memory(device.calls, device.handle, part)
         self._peak(part, totals, device.uuid, now, memory)
         if device.gpm is not None:
@@ -181,7 +183,12 @@ class Gpu:
         used = processes(device.calls, device.handle, None, part)
         whole.include(part.readings())
         total, free = (memory.total, memory.free) if memory is not None else (0, 0)
-        return DeviceUse(self.identity.uuid, self.identity.gpu, device.uuid, total, free, used)
+        return DeviceUse(
+            *(self.identity.uuid, self.identity.gpu, device.uuid, total, free, used),
+            minor=self._minor,
+            gpu_instance=device.gpu_instance,
+            compute_instance=device.compute_instance,
+        )
 
     def _peak(self, add: Collected, totals: Totals, mig: str, now: float, memory: Any) -> None:
         if memory is not None:
@@ -260,3 +267,7 @@ class Gpu:
 
 def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
+
+
+def _optional(value: int | None) -> str:
+    return "" if value is None else str(value)

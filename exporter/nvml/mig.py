@@ -22,8 +22,8 @@ class MigDevice(NamedTuple):
 
     uuid: str
     profile: str
-    gpu_instance: str
-    compute_instance: str
+    gpu_instance: int | None
+    compute_instance: int | None
     handle: Any
     calls: Calls
     gpm: Gpm | None
@@ -78,7 +78,7 @@ class MigDevices:
         instance = calls(nvml.nvmlDeviceGetGpuInstanceId, handle)
         compute = calls(nvml.nvmlDeviceGetComputeInstanceId, handle)
         gpm = Gpm(self._parent, instance) if instance is not None else None
-        return MigDevice(uuid, profile, _optional(instance), _optional(compute), handle, calls, gpm)
+        return MigDevice(uuid, profile, instance, compute, handle, calls, gpm)
 
 
 class _Profile(NamedTuple):
@@ -149,6 +149,3 @@ def _sizes(device: Any, profile: int) -> list[int]:
     nvml.nvmlDeviceGetGpuInstances(device, profile, array, byref(count))
     return [nvml.nvmlGpuInstanceGetInfo(instance).placement.size for instance in array[: count.value]]
 
-
-def _optional(value: int | None) -> str:
-    return "" if value is None else str(value)
