@@ -89,6 +89,13 @@ class NodeConfig(_Section):
     nvml: bool = Field(True, description="read GPUs through the NVIDIA driver")
     nvml_library: Path | None = Field(None, description="NVML library; found by the loader if not given")
     nvml_interval: Seconds = Field(1.0, description="time between two readings of a GPU")
+    attribution: bool = Field(True, description="tell which container or unit uses a GPU; needs nvml")
+    attribution_commands: bool = Field(
+        False, description="show the command name of a process in no container and no unit, in the label unit"
+    )
+    host_root: Path = Field(
+        Path("/"), description="where the host's /proc, /sys/fs/cgroup and /var/log are to be seen, such as /host"
+    )
     web_config_file: Path | None = Field(None, description="TLS, users and headers, in exporter-toolkit's format")
     log_level: Level = Field("info", description="least level that is logged")
     log_format: Format = Field("logfmt", description="format of the log")
@@ -100,7 +107,17 @@ class NodeConfig(_Section):
 
 
 # Read once at the start: a change needs a restart.
-FIXED = ("listen_address", "nvml", "nvml_library", "nvml_interval", "web_config_file", "log_format")
+FIXED = (
+    "listen_address",
+    "nvml",
+    "nvml_library",
+    "nvml_interval",
+    "attribution",
+    "attribution_commands",
+    "host_root",
+    "web_config_file",
+    "log_format",
+)
 
 
 def load(path: Path | None, overrides: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> NodeConfig:

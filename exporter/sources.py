@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from palegreen.exporter.attribution.owners import Owners
+from palegreen.exporter.attribution.source import UsageSource
+from palegreen.exporter.attribution.stalls import Stalled
 from palegreen.exporter.config import NodeConfig
 from palegreen.exporter.nvml.source import NvmlSource
 from palegreen.exporter.source import Source
@@ -13,4 +16,9 @@ def node_sources(config: NodeConfig) -> dict[str, Source]:
     if config.nvml:
         nvml = NvmlSource(config.nvml_library, config.nvml_interval)
         sources["nvml"] = nvml
+        if config.attribution:
+            host = config.host_root
+            owners = Owners(host / "proc", host / "var/log", commands=config.attribution_commands)
+            stalled = Stalled(host / "sys/fs/cgroup")
+            sources["attribution"] = UsageSource(nvml.usage, owners, stalled, config.nvml_interval)
     return sources
