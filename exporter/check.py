@@ -173,9 +173,10 @@ def _attribution(config: NodeConfig) -> Iterator[Finding]:
     if seen.own_namespace:
         fix = "set hostPID: true (Docker: --pid=host), else GPU processes are not to be seen; or give --no-attribution"
         yield Finding("processes", False, f"{detail}, which shows one pid namespace and not the node", fix)
-    elif seen.unreadable:
+    elif seen.hidden or seen.unreadable:
+        which = "those of other users are hidden" if seen.hidden else f"{seen.unreadable} not readable"
         fix = "mount /proc without hidepid, or give this user its group (mount option gid=)"
-        yield Finding("processes", False, f"{detail}, {seen.unreadable} not readable", fix)
+        yield Finding("processes", False, f"{detail}, {which}", fix)
     else:
         yield Finding("processes", True, f"{detail}, all readable")
     if seen.nameless:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -11,13 +10,13 @@ from threading import Lock
 from typing import Literal, NamedTuple
 
 from palegreen.exporter.attribution.cgroup import Cgroup, parse
+from palegreen.exporter.attribution.kernelfile import content
 from palegreen.exporter.attribution.names import Names
 
 _MOST = 1024  # processes remembered
 _FRESH = 30.0  # seconds after which a process' cgroup is read again: it may have been moved
 _FRESH_UNNAMED = 5.0  # seconds, while its container has no name yet
 _SHORT = 12  # digits of a container's id, as runtimes show it
-_READ = 65536  # bytes of a file in /proc that are looked at
 
 Reason = Literal["not_found", "unreadable"]
 
@@ -67,6 +66,7 @@ class Owners:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.proc = proc
+        self._folder = str(proc)
         self._commands = commands
         self._clock = clock
         self._names = Names(logs, clock)
@@ -122,11 +122,7 @@ class Owners:
 
     def _read(self, pid: int, file: str) -> str:
         try:
-            handle = os.open(f"{self.proc}/{pid}/{file}", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                return os.read(handle, _READ).decode("utf-8", "replace")
-            finally:
-                os.close(handle)
+            return content(f"{self._folder}/{pid}/{file}")
         except (FileNotFoundError, ProcessLookupError, NotADirectoryError):
             raise HiddenError("not_found") from None
         except OSError:

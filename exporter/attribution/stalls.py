@@ -7,16 +7,17 @@ may read them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from palegreen.exporter.attribution.cgroup import Cgroup
+from palegreen.exporter.attribution.kernelfile import content
 
 _RESOURCES = ("cpu", "memory", "io")
 _QOS = ("burstable", "besteffort")
-_READ = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,34 +41,38 @@ class Stalled:
     """Reads cgroups below `root`, the host's `/sys/fs/cgroup`."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._root = str(root)
 
     def read(self, cgroup: Cgroup) -> Stalls:
         """What there is of the owner's cgroup, empty where it cannot be found."""
-        unified = self._unified(cgroup.unified)
-        pressure: dict[tuple[str, str], float] = {}
-        throttling = None
-        if unified is not None:
-            for resource in _RESOURCES:
-                for kind, seconds in _pressure(_content(unified / f"{resource}.pressure")):
-                    pressure[resource, kind] = seconds
-            throttling = _throttling(_content(unified / "cpu.stat"))
-        mount, path = cgroup.cpu
-        if throttling is None and path:
-            for folder in (mount, "cpu"):
-                throttling = throttling or _throttling(_content(self._root / folder / path.lstrip("/") / "cpu.stat"))
-        return Stalls(MappingProxyType(pressure), throttling)
+        unified, legacy = self._unified(cgroup.unified), self._legacy(cgroup.cpu)
+        pressure = {
+            (resource, kind): seconds
+            for resource in _RESOURCES
+            if unified
+            for kind, seconds in _pressure(_content(f"{unified}/{resource}.pressure"))
+        }
+        kept = (_throttling(_content(f"{folder}/cpu.stat")) for folder in (unified, legacy) if folder)
+        return Stalls(MappingProxyType(pressure), next((throttling for throttling in kept if throttling), None))
 
     def found(self, cgroup: Cgroup) -> bool:
         """Whether the owner's cgroup is to be seen here at all."""
-        mount, path = cgroup.cpu
-        legacy = path and any((self._root / folder / path.lstrip("/")).is_dir() for folder in (mount, "cpu"))
-        return self._unified(cgroup.unified) is not None or bool(legacy)
+        return bool(self._unified(cgroup.unified) or self._legacy(cgroup.cpu))
 
-    def _unified(self, path: str) -> Path | None:
-        """The folder of a version 2 path; systemd mounts it at `unified` beside version 1."""
-        candidates = (self._root / mount / place for place in _places(path) for mount in ("", "unified"))
-        return next((folder for folder in candidates if folder.is_dir()), None) if path else None
+    def _unified(self, path: str) -> str:
+        """The folder of a version 2 path, "" if there is none; systemd mounts it at `unified` beside version 1."""
+        if not path:
+            return ""
+        folders = (f"{self._root}{mount}/{place}" for place in _places(path) for mount in ("", "/unified"))
+        return next(filter(os.path.isdir, folders), "")
+
+    def _legacy(self, cpu: tuple[str, str]) -> str:
+        """The folder of a version 1 path; its mount may have a short name beside that of its controllers."""
+        mount, path = cpu
+        if not path:
+            return ""
+        folders = (f"{self._root}/{folder}/{place}" for place in _places(path) for folder in (mount, "cpu"))
+        return next(filter(os.path.isdir, folders), "")
 
 
 def _places(path: str) -> Iterator[str]:
@@ -91,11 +96,10 @@ def _places(path: str) -> Iterator[str]:
         yield from (f"kubepods/{qos}{below}" for qos in ("", *(f"{qos}/" for qos in _QOS)))
 
 
-def _content(path: Path) -> str:
+def _content(path: str) -> str:
     """The file, or "" where the kernel has none: not built in, off (psi=0), no controller, or the cgroup has ended."""
     try:
-        with path.open("rb", buffering=0) as file:
-            return file.read(_READ).decode("ascii", "replace")
+        return content(path)
     except OSError:
         return ""
 

@@ -13,12 +13,15 @@ _FIRST_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO in the kernel's inclu
 
 @dataclass(slots=True)
 class Survey:
-    """Counts over all processes there are. `own_namespace` is true where only a part of the node's are to be seen.
+    """Counts over all processes there are.
 
+    `own_namespace`: only those of one pid namespace are to be seen, which is not the node's. `hidden`: not even the
+    first process is listed (hidepid=2).
     `nameless` are pods (UIDs) whose names are not known, `unseen` containers whose cgroup is not to be found.
     """
 
     own_namespace: bool
+    hidden: bool
     processes: int
     unreadable: int
     pods: int
@@ -46,6 +49,7 @@ def survey(proc: Path, owners: Owners, stalled: Stalled) -> Survey:
             containers[cgroup.container] = stalled.found(cgroup)
     return Survey(
         own_namespace=_namespace(proc) not in ("", _FIRST_NAMESPACE),
+        hidden=1 not in pids,
         processes=len(pids),
         unreadable=unreadable,
         pods=len(pods),
