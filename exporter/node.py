@@ -19,7 +19,6 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from palegreen.catalogue.engines import Engine, engines, resolve
 from palegreen.exporter.app import App
-from palegreen.exporter.attribution.source import UsageSource
 from palegreen.exporter.config import FIXED, EngineConfig, NodeConfig
 from palegreen.exporter.engines.fetch import Fetcher, read_token
 from palegreen.exporter.engines.mapping import Mapper
@@ -60,18 +59,14 @@ class Node:
 
     def once(self) -> bytes:
         """Read every source once and return the exposition as text."""
-        after = [runner for runner in self._runners.values() if isinstance(runner.source, UsageSource)]
-        first = [runner for runner in self._runners.values() if runner not in after]
-        for runner in first:
+        for runner in self._runners.values():
             runner.start()
-        while not all(runner.state().tried for runner in first):
+        while not all(runner.state().tried for runner in self._runners.values()):
             time.sleep(0.01)
-        for runner in first:
+        for runner in self._runners.values():
             if isinstance(runner.source, NvmlSource) and runner.state().up:
                 runner.source.wait()  # GPUs are read in threads of their own
                 runner.read_once()
-        for runner in after:
-            runner.read_once()
         self._snapshots.refresh()
         return self._snapshots.body(openmetrics=False, gzipped=False)
 

@@ -350,8 +350,15 @@ def test_when_no_owner_at_all_can_be_told_the_source_says_what_to_do(node: Node)
     node.gpu((404, 1, 0.0))
     assert value(node.read(), UNATTRIBUTED, reason="not_found") == 1, "a process that has just ended is no trouble"
     with pytest.raises(SourceError, match=r"owner of none of 1 GPU processes .* \(hostPID\)") as refused:
-        node.read()
+        node.read(after=5.0)
     assert value(samples(refused.value.readings), UNATTRIBUTED, reason="not_found") == 1
+
+
+def test_owners_that_cannot_be_told_beside_one_that_can_are_no_failure(node: Node) -> None:
+    pods(node)
+    node.gpu((404, 1, 0.0), (11, 1, 0.0))
+    node.read()
+    assert value(node.read(after=60), COUNT, pod="chat-0") == 1
 
 
 def test_without_log_folders_two_containers_stay_apart_by_their_ids_and_a_line_says_what_is_missing(

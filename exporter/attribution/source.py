@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import Lock
 
 from palegreen.exporter.attribution.account import Account, Share
 from palegreen.exporter.attribution.cgroup import Cgroup
@@ -16,6 +17,7 @@ from palegreen.exporter.source import SourceError
 from palegreen.runtime.exposition import Collected, Readings
 
 _STALLS_EVERY = 5.0  # seconds; the kernel sums pressure over all CPUs at each reading
+_PATIENCE = 5.0  # seconds; the driver still lists a process for a moment when it has ended
 _MOST_DEVICES = 256  # MIG devices come and go, each with a UUID of its own
 _REASONS: tuple[Reason, ...] = ("not_found", "unreadable")
 _CAUSE = (
@@ -55,10 +57,22 @@ class UsageSource:
         self._clock = clock
         self._accounts: dict[tuple[str, str, str], Account] = {}
         self._waits: dict[Owner, _Waits] = {}
-        self._hidden: frozenset[int] = frozenset()
+        self._hidden: dict[int, float] = {}
+        self._lock = Lock()
 
     def collect(self) -> Readings:
-        """Each device's shares now; raises SourceError when not one process' owner can be told, twice in a row."""
+        """Each device's shares now; raises SourceError while not one process' owner can be told."""
+        with self._lock:
+            return self._collect()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def describe(self) -> str:
+        """How many owners there are."""
+        return f"containers and units that use GPUs: {len(self._waits)}"
+
+    def _collect(self) -> Readings:
         now = self._clock()
         collected = Collected()
         present: dict[Owner, Process] = {}
@@ -78,21 +92,11 @@ class UsageSource:
         for device in list(self._accounts)[:-_MOST_DEVICES]:
             del self._accounts[device]
         self._wait(now, collected, present)
-        # Once is no trouble: the driver still lists a process for a moment when it has ended.
-        lasting, self._hidden = self._hidden & hidden, frozenset(hidden)
+        self._hidden = {pid: self._hidden.get(pid, now) for pid in hidden}
+        lasting = sum(now - since >= _PATIENCE for since in self._hidden.values())
         if lasting and not present:
-            raise SourceError(self._cause(len(lasting)), collected.readings())
+            raise SourceError(_CAUSE.format(count=lasting, proc=self._owners.proc), collected.readings())
         return collected.readings()
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-    def describe(self) -> str:
-        """How many owners there are."""
-        return f"containers and units that use GPUs: {len(self._waits)}"
-
-    def _cause(self, count: int) -> str:
-        return _CAUSE.format(count=count, proc=self._owners.proc)
 
     def _known(self, uses: Sequence[ProcessUse]) -> tuple[list[tuple[ProcessUse, Process | None]], Counter[Reason]]:
         listed: list[tuple[ProcessUse, Process | None]] = []
