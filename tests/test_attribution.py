@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.samples import Sample
+from support.cgroups import Kernel
 from support.engine import samples, value
 from support.host import Host
+from support.waiting import until
 
-from palegreen.exporter.attribution.cgroup import Cgroup, parse
+from palegreen.exporter.attribution.cgroup import parse
 from palegreen.exporter.attribution.owners import Owner, Owners
 from palegreen.exporter.attribution.source import UsageSource
 from palegreen.exporter.attribution.stalls import Stalled
@@ -444,12 +446,14 @@ THROTTLED = "palegreen_container_cpu_throttled_seconds_total"
         (f"/../../pod{UID}/{A}", f"/kubepods/pod{UID}/{A}"),
         (f"/../../pod{UID}/{A}", f"/kubepods/burstable/pod{UID}/{A}"),
         (f"/../../../besteffort/pod{UID}/{A}", f"/kubepods/besteffort/pod{UID}/{A}"),
+        (f"/../docker-{A}.scope", f"/system.slice/docker-{A}.scope"),
+        (f"/../{A}", f"/docker/{A}"),
     ],
 )
 def test_pressure_and_throttling_of_a_container_are_shown_from_any_cgroup_namespace(
     node: Node, seen_as: str, lies_at: str
 ) -> None:
-    node.host.pod("prod", "chat-0", UID, vllm=A)
+    node.host.pod("prod", "chat-0", UID, vllm=A)  # its link is found by the id alone, too
     node.host.process(11, seen_as)
     node.host.cgroup(
         lies_at,
@@ -533,25 +537,52 @@ def test_processes_of_this_machine_are_told_apart_from_those_that_have_ended(chi
     assert owners.of(ended.pid) is None
 
 
-def test_the_kernels_own_pressure_and_throttling_files_are_understood() -> None:
-    root = Path("/sys/fs/cgroup")
-    kept = next((path for mount in ("", "unified") for path in (root / mount).glob("**/cpu.pressure")), None)
-    if kept is None:
-        pytest.skip("this kernel keeps no pressure of cgroups")
-    folder = kept.parent
+@pytest.fixture
+def kernel() -> Iterator[Kernel]:
+    """Real cgroups; needs the right to make some."""
     try:
-        kept.read_text()
-    except OSError as failure:
-        pytest.skip(f"this kernel keeps no pressure: {failure}")
-    # The root is a cgroup like any other to the reader.
-    stalls = Stalled(folder.parent).read(Cgroup(unit="x", unified=f"/{folder.name}"))
-    assert {resource for resource, _ in stalls.pressure} == {"cpu", "memory", "io"}
-    total = next(line for line in kept.read_text().splitlines() if line.startswith("some")).rpartition("=")[2]
-    assert 0 <= stalls.pressure["cpu", "some"] <= int(total) / 1e6
-    v1 = root / "cpu" / "cpu.stat"
-    if v1.exists() and "throttled_time" in v1.read_text():
-        throttling = Stalled(root.parent).read(Cgroup(unit="x", cpu=(root.name, "/cpu"))).throttling
-        assert throttling is not None
+        made = Kernel()
+    except OSError as refused:
+        pytest.skip(f"no cgroups can be made here: {refused}")
+    with made:
+        yield made
+
+
+def test_real_processes_in_real_cgroups_are_told_apart_and_their_waits_are_the_kernels(
+    kernel: Kernel, tmp_path: Path
+) -> None:
+    host = Host(tmp_path)
+    host.pod("prod", "chat-0", UID, vllm=A)
+    host.pod("prod", "embed-0", UID_B, tei=B)
+    idle = kernel.start(f"pod{UID}/{A}", "input()")
+    spinning = kernel.start(f"pod{UID_B}/crio-{B}", "while True: pass", cpu_percent=5)
+    uses = [DeviceUse("GPU-0", "0", "", 1, 1, (ProcessUse(idle, GIB, 0.0), ProcessUse(spinning, 2 * GIB, 1.0)))]
+
+    def read() -> list[Sample]:
+        owners = Owners(Path("/proc"), host.logs)
+        return samples(UsageSource(lambda: uses, owners, Stalled(Path("/sys/fs/cgroup"))).collect())
+
+    seen = read()
+    assert value(seen, USED, namespace="prod", pod="chat-0", container="vllm") == GIB
+    assert value(seen, USED, namespace="prod", pod="embed-0", container="tei") == 2 * GIB
+    for name, file in kernel.pressures(f"pod{UID}/{A}").items():
+        total = next(line for line in file.splitlines() if line.startswith("some")).rpartition("=")[2]
+        assert abs((value(seen, WAITED, pod="chat-0", resource=name, kind="some") or 0.0) - int(total) / 1e6) < 1
+    if kernel.quota:
+        throttled = until(lambda: value(read(), THROTTLED, pod="embed-0"), 20)
+        assert throttled > 0
+        assert value(read(), THROTTLED, pod="chat-0") == 0
+
+
+def test_a_real_cgroup_namespace_hides_neither_container_nor_pod(kernel: Kernel) -> None:
+    pid = kernel.start(f"kubepods-pod{UID_}.slice/cri-containerd-{A}.scope", "input()")
+    inside = kernel.start(f"kubepods-pod{UID_B.replace('-', '_')}.slice/cri-containerd-{B}.scope", "input()")
+    try:
+        seen = kernel.seen_from(inside, pid)
+    except OSError as refused:
+        pytest.skip(f"no cgroup namespace can be made here: {refused}")
+    assert f"::/../../kubepods-pod{UID_}" in seen
+    assert found(seen) == (A, UID, "")
 
 
 def preflight(host: Host) -> dict[str, Finding]:

@@ -17,7 +17,7 @@ from palegreen.exporter.attribution.cgroup import Cgroup
 from palegreen.exporter.attribution.kernelfile import content
 
 _RESOURCES = ("cpu", "memory", "io")
-_QOS = ("burstable", "besteffort")
+_PARENTS = ("", "kubepods/", "kubepods/burstable/", "kubepods/besteffort/", "system.slice/", "docker/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +79,10 @@ def _places(path: str) -> Iterator[str]:
     """Where a path may lie from the host's root.
 
     One seen from another cgroup namespace (`/../../x`) lacks its first folders, but a slice is named after those it
-    lies in (systemd.slice(5)), and without systemd a pod lies in one of three.
+    lies in (systemd.slice(5)), and what is in no slice of its own lies in one of a few.
     """
-    above, _, below = path.rpartition("/../")
-    if not above and not path.startswith("/../"):
+    _, separator, below = path.rpartition("/../")
+    if not separator:
         yield path.lstrip("/")
         return
     first, _, rest = below.partition("/")
@@ -90,10 +90,8 @@ def _places(path: str) -> Iterator[str]:
         words = first.removesuffix(".slice").split("-")
         slices = ("-".join(words[:count]) + ".slice" for count in range(1, len(words) + 1))
         yield f"{'/'.join(slices)}/{rest}"
-    elif first in _QOS:
-        yield f"kubepods/{below}"
     else:
-        yield from (f"kubepods/{qos}{below}" for qos in ("", *(f"{qos}/" for qos in _QOS)))
+        yield from (f"{parent}{below}" for parent in _PARENTS)
 
 
 def _content(path: str) -> str:
