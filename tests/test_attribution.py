@@ -97,6 +97,7 @@ def test_in_version_1_a_container_counts_over_the_unit_of_its_engine(
     path: str, container: str, pod: str, unit: str
 ) -> None:
     assert found(V1.format(path)) == (container, pod, unit)
+    assert parse(V1.format(path)).unified == "", "the engine's own cgroup is not the container's"
 
 
 HEX = "0123456789abcdef"
@@ -269,6 +270,10 @@ def test_busy_time_never_falls_while_processes_of_a_container_come_and_go(node: 
     assert value(node.read(), BUSY, pod="chat-0") == 17.25
     node.gpu((11, 1, 1.5), (12, 1, 0.25))
     assert value(node.read(), BUSY, pod="chat-0") == 18.25
+    node.gpu((11, 1, 1.5))
+    node.read()
+    node.gpu((11, 1, 1.5), (12, 1, 2.0))  # another process by now, with more than the old one had
+    assert value(node.read(), BUSY, pod="chat-0") == 20.25
 
 
 def test_a_gpu_that_does_not_answer_for_a_while_goes_on_where_it_was(node: Node) -> None:
@@ -313,6 +318,8 @@ def test_high_water_marks_hold_since_the_start_and_for_an_hour(node: Node) -> No
         seen = node.read(after=60)
     assert [value(seen, name, pod="chat-0") for name in (PEAK, PEAK_1H)] == [40 * GIB, 2 * GIB]
     assert value(seen, "palegreen_gpu_process_memory_peak_bytes", pid="11") == 40 * GIB
+    node.gpu((11, 1, 0.0))
+    assert value(node.read(after=3700), PEAK_1H, pod="chat-0") == GIB, "nothing was read for over an hour"
 
 
 def test_memory_that_the_driver_does_not_tell_is_absent_and_not_zero(node: Node) -> None:
@@ -416,6 +423,7 @@ def test_a_bare_process_shows_its_command_only_when_that_is_asked_for(tmp_path: 
         node = Node(tmp_path / str(commands), commands)
         node.host.process(11, "/", command='a) "b\\ S 1')
         node.host.process(12, "/user.slice/user-1000.slice/session-3.scope")
+        assert node.owners.process(11).started == 1000, "whatever the command is called"
         node.gpu((11, 1, 0.0), (12, 1, 0.0))
         shown[commands] = {s.labels["unit"] for s in node.read() if s.name == USED}
     assert shown == {False: {"", "session-3.scope"}, True: {'a) "b\\ S 1', "session-3.scope"}}
@@ -505,14 +513,16 @@ def test_pressure_files_that_make_no_sense_are_absent(node: Node, text: str) -> 
     assert not [s for s in node.read() if s.name in (WAITED, THROTTLED)]
 
 
-def test_a_thousand_pids_and_devices_are_not_remembered_for_ever(node: Node) -> None:
-    for round_ in range(3):
-        for pid in range(1, 701):
-            node.host.process(pid + 700 * round_, f"/system.slice/u{pid}.service")
-            node.gpu((pid + 700 * round_, 1, 0.0), mig=f"MIG-{pid % 300}-{round_}")
-        seen = node.read()
-        assert sum(s.name == USED for s in seen) == 300
+def test_processes_and_devices_that_come_and_go_are_not_remembered_for_ever(node: Node) -> None:
+    for first in (1, 701, 1401):
+        for pid in range(first, first + 700):
+            node.host.process(pid, f"/system.slice/u{pid}.service")
+        node.gpu(*((pid, 1, 0.0) for pid in range(first, first + 700)))
+        assert node.source.collect().lines[USED].count("\n") == 700
+    for number in range(300):
         node.uses = []
+        node.gpu((1, 1, 0.0), mig=f"MIG-{number}")
+        node.source.collect()
     assert len(node.owners._known) <= 1024  # the only way to see it but to measure memory
     assert len(node.source._accounts) <= 256
 
@@ -618,6 +628,15 @@ def test_check_says_what_is_missing_and_what_to_mount(node: Node) -> None:
     assert "/sys/fs/cgroup" in found["cgroups"].fix
     (namespace / "pid").symlink_to("pid:[4026532222]")
     assert "hostPID: true" in preflight(node.host)["processes"].fix
+
+
+def test_a_pod_is_named_though_its_sandbox_has_no_log(node: Node) -> None:
+    node.host.process(1, "/init.scope")
+    pods(node)
+    (node.host.logs / "pods").rename(node.host.logs / "elsewhere")
+    for pid in (5, 10, 13, 99):
+        node.host.process(pid, f"{SLICES}/cri-containerd-{'e' * 64}.scope", command="pause")
+    assert preflight(node.host)["pod names"].ok
 
 
 def test_check_says_when_there_is_no_proc(tmp_path: Path) -> None:
