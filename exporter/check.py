@@ -189,7 +189,8 @@ def _attribution(config: NodeConfig) -> Iterator[Finding]:
         fix = f"mount the host's /sys/fs/cgroup, read-only, at {cgroups}; without it pressure and throttling are absent"
         yield Finding("cgroups", False, f"{seen.unseen} of {seen.containers} containers are not in {cgroups}", fix)
     else:
-        yield Finding("cgroups", True, f"{seen.containers} containers, all in {cgroups}")
+        detail = f"{seen.containers} containers, all in {cgroups}" if seen.containers else "no containers on this node"
+        yield Finding("cgroups", True, detail)
 
 
 def _engine(config: NodeConfig, engine: EngineConfig) -> Finding:
