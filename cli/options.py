@@ -71,7 +71,7 @@ def _metavar(key: str) -> str:
         "timeout": "DURATION",
         "limit": "SIZE",
         "mappings": "DIR",
-        "sysfs": "DIR",
+        "root": "DIR",
     }
     return kinds.get(key.rpartition("_")[2], "FILE")
 

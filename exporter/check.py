@@ -12,6 +12,9 @@ from typing import TypeVar, cast
 
 import pynvml as nvml
 
+from palegreen.exporter.attribution.owners import Owners
+from palegreen.exporter.attribution.stalls import Stalled
+from palegreen.exporter.attribution.survey import survey
 from palegreen.exporter.config import EngineConfig, NodeConfig
 from palegreen.exporter.engines.mapping import Mapper
 from palegreen.exporter.kubelet.client import KubeletError
@@ -53,6 +56,8 @@ def findings(config: NodeConfig, kernel_driver: Path = _KERNEL_DRIVER) -> Iterat
         yield Finding("driver", True, "not read: nvml is off")
     if config.kubelet:
         yield _kubelet(config.kubelet_socket)
+    if config.nvml and config.attribution:
+        yield from _attribution(config)
     if config.engines:
         for engine in config.engines:
             yield _engine(config, engine)
@@ -169,6 +174,40 @@ def _within(seconds: float, call: Callable[[], T]) -> T:
     if failure is not None:
         raise failure
     return cast(T, result)
+
+
+def _attribution(config: NodeConfig) -> Iterator[Finding]:
+    """Whether the owners of GPU processes can be told: their processes, names and cgroups are to be seen."""
+    proc, logs, cgroups = (config.host_root / folder for folder in ("proc", "var/log", "sys/fs/cgroup"))
+    owners = Owners(proc, logs)
+    try:
+        seen = survey(proc, owners, Stalled(cgroups))
+    except OSError as failure:
+        fix = f"mount the host's /proc at {proc}, or give --host-root"
+        yield Finding("processes", False, f"{proc}: {failure.strerror}", fix)
+        return
+    detail = f"{seen.processes} processes in {proc}"
+    if seen.own_namespace:
+        fix = "set hostPID: true (Docker: --pid=host), else GPU processes are not to be seen; or give --no-attribution"
+        yield Finding("processes", False, f"{detail}, which shows one pid namespace and not the node", fix)
+    elif seen.hidden or seen.unreadable:
+        which = "those of other users are hidden" if seen.hidden else f"{seen.unreadable} not readable"
+        fix = "mount /proc without hidepid, or give this user its group (mount option gid=)"
+        yield Finding("processes", False, f"{detail}, {which}", fix)
+    else:
+        yield Finding("processes", True, f"{detail}, all readable")
+    if seen.nameless:
+        why = f" ({owners.trouble})" if owners.trouble else ""
+        fix = f"mount the host's /var/log/containers and /var/log/pods, read-only, below {logs}"
+        yield Finding("pod names", False, f"{seen.nameless} of {seen.pods} pods have no name{why}", fix)
+    else:
+        yield Finding("pod names", True, f"{seen.pods} pods, all named" if seen.pods else "no pods on this node")
+    if seen.unseen:
+        fix = f"mount the host's /sys/fs/cgroup, read-only, at {cgroups}; without it pressure and throttling are absent"
+        yield Finding("cgroups", False, f"{seen.unseen} of {seen.containers} containers are not in {cgroups}", fix)
+    else:
+        detail = f"{seen.containers} containers, all in {cgroups}" if seen.containers else "no containers on this node"
+        yield Finding("cgroups", True, detail)
 
 
 def _engine(config: NodeConfig, engine: EngineConfig) -> Finding:

@@ -114,11 +114,15 @@ class NodeConfig(_Section):
         0.1, description="time between two looks at a GPU whose driver keeps no samples of its utilisation"
     )
     model_sizes: list[ModelSize] = Field([], description="models whose remaining room is published")
-    network: bool = Field(True, description="read RDMA ports and network cards of the node")
-    network_interval: Seconds = Field(5.0, description="time between two readings of the ports")
+    attribution: bool = Field(True, description="tell which container or unit uses a GPU; needs nvml")
+    attribution_commands: bool = Field(
+        False, description="show the command name of a process in no container and no unit, in the label unit"
+    )
     host_root: Path = Field(
         Path("/"), description="where the host's /proc, /sys and /var/log are to be seen, such as /host"
     )
+    network: bool = Field(True, description="read RDMA ports and network cards of the node")
+    network_interval: Seconds = Field(5.0, description="time between two readings of the ports")
     kubelet: bool = Field(True, description="ask the kubelet, where there is one, which pod holds which GPU")
     kubelet_socket: Path = Field(SOCKET, description="the kubelet's pod-resources socket")
     web_config_file: Path | None = Field(None, description="TLS, users and headers, in exporter-toolkit's format")

@@ -280,7 +280,7 @@ def test_this_machines_own_sysfs_is_read() -> None:
 
 
 def test_the_daemon_shows_the_ports_and_can_be_told_not_to(tmp_path: Path) -> None:
-    Sysfs(tmp_path).card("eth0", operstate="up", carrier="1")
+    Sysfs(tmp_path / "sys").card("eth0", operstate="up", carrier="1")
     with Daemon("--network", "--host-root", str(tmp_path)) as daemon:
         until(lambda: daemon.value(f"{PORT}up", device="eth0") == 1)
         assert daemon.value("palegreen_source_up", source="network") == 1

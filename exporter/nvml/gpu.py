@@ -175,7 +175,9 @@ class Gpu:
 
     def _device(self, whole: Collected, device: MigDevice, totals: Totals, now: float) -> DeviceUse:
         part = Collected(self.identity.uuid, self.identity.gpu, device.uuid)
-        part.add("palegreen_gpu_mig_info", 1, device.profile, *map(_optional, (device.gpu_instance, device.compute_instance)))
+        part.add(
+            "palegreen_gpu_mig_info", 1, device.profile, *map(_optional, (device.gpu_instance, device.compute_instance))
+        )
         memory = families.memory(device.calls, device.handle, part)
         self._peak(part, totals, device.uuid, now, memory)
         if device.gpm is not None:

@@ -148,4 +148,3 @@ def _sizes(device: Any, profile: int) -> list[int]:
     count, array = c_uint(_MOST), (nvml.c_nvmlGpuInstance_t * _MOST)()
     nvml.nvmlDeviceGetGpuInstances(device, profile, array, byref(count))
     return [nvml.nvmlGpuInstanceGetInfo(instance).placement.size for instance in array[: count.value]]
-
