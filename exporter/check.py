@@ -13,6 +13,8 @@ from typing import TypeVar, cast
 import pynvml as nvml
 
 from palegreen.exporter.config import EngineConfig, NodeConfig
+from palegreen.exporter.dcgm.client import DcgmError, DcgmExporter, Reading
+from palegreen.exporter.dcgm.judge import PROFILING
 from palegreen.exporter.engines.mapping import Mapper
 from palegreen.exporter.node import engine_source, mappings
 from palegreen.exporter.nvml.binding import DriverError, Library
@@ -49,6 +51,8 @@ def findings(config: NodeConfig, kernel_driver: Path = _KERNEL_DRIVER) -> Iterat
         yield from _driver(config, kernel_driver)
     else:
         yield Finding("driver", True, "not read: nvml is off")
+    if config.dcgm is not None:
+        yield from _dcgm(config.dcgm)
     if config.engines:
         for engine in config.engines:
             yield _engine(config, engine)
@@ -152,6 +156,46 @@ def _within(seconds: float, call: Callable[[], T]) -> T:
     if failure is not None:
         raise failure
     return cast(T, result)
+
+
+def _dcgm(url: str) -> Iterator[Finding]:
+    try:
+        reading = DcgmExporter(url).read()
+    except DcgmError as refused:
+        fix = "give the address of this node's dcgm-exporter (port 9400), and see in its log whether it collects"
+        yield Finding("dcgm", False, str(refused), fix)
+        return
+    count = len({gpu.uuid for gpu in reading.gpus})
+    named = f", names of DCGM {reading.naming}" if reading.naming else ""
+    fix = "mend what makes the exporter write these rows" if reading.refused else ""
+    broken = "".join(f"; {uuid} refused: {cause}" for uuid, cause in reading.refused.items())
+    yield Finding("dcgm", not reading.refused, f"{url}: {count} GPUs{named}{broken}", fix)
+    yield _profiling(reading)
+
+
+def _profiling(reading: Reading) -> Finding:
+    """Whether each GPU, or its MIG instances, has every profiling field that is on the page."""
+    parted = {gpu.uuid for gpu in reading.gpus if gpu.gpu_instance}
+    judged = [gpu for gpu in reading.gpus if gpu.gpu_instance or gpu.uuid not in parted]
+    given = [key for key in PROFILING if any(getattr(gpu, key) is not None for gpu in judged)]
+    if not given:
+        fix = (
+            "before Hopper nothing else tells SM, tensor and memory activity: name the DCGM_FI_PROF_* fields in the "
+            "exporter's counters file, give it SYS_ADMIN, and end other profilers (dcgmi profile --resume)"
+        )
+        return Finding("dcgm profiling", False, "no profiling field has a number", fix)
+    blank = [
+        f"{key} of GPU {gpu.gpu}{'/' * bool(gpu.gpu_instance)}{gpu.gpu_instance}"
+        for gpu in judged
+        for key in PROFILING
+        if getattr(gpu, key) is None and (key in given or key in gpu.blank)
+    ]
+    if blank:
+        fix = "end what else profiles there (dcgmi profile --resume) and restart the exporter's watch of those GPUs"
+        return Finding("dcgm profiling", False, f"no number for {', '.join(blank)}", fix)
+    missing = [key for key in PROFILING if key not in given]
+    without = f"; not collected: {', '.join(missing)}" if missing else ""
+    return Finding("dcgm profiling", True, f"{', '.join(given)}{without}")
 
 
 def _engine(config: NodeConfig, engine: EngineConfig) -> Finding:

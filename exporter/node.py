@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from palegreen.catalogue.engines import Engine, engines, resolve
 from palegreen.exporter.app import App
 from palegreen.exporter.config import FIXED, EngineConfig, NodeConfig
+from palegreen.exporter.dcgm.source import DcgmSource
 from palegreen.exporter.engines.fetch import Fetcher, read_token
 from palegreen.exporter.engines.mapping import Mapper
 from palegreen.exporter.engines.source import EngineSource, Identity
@@ -67,6 +68,9 @@ class Node:
             if isinstance(runner.source, NvmlSource) and runner.state().up:
                 runner.source.wait()  # GPUs are read in threads of their own
                 runner.read_once()
+        for runner in self._runners.values():
+            if isinstance(runner.source, DcgmSource) and runner.state().up:
+                runner.read_once()  # now that it is known what is left to fill
         self._snapshots.refresh()
         return self._snapshots.body(openmetrics=False, gzipped=False)
 

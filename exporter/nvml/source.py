@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from threading import Event, Thread
@@ -66,6 +67,15 @@ class NvmlSource:
             f'{metric}{{uuid="{uuid}"' in readings.lines.get(metric, "")
             for _, _, readings in (worker.latest() for worker in self._workers)
         )
+
+    def mig_device(self, uuid: str, gpu_instance: str) -> str:
+        """UUID of the MIG device in a GPU instance; empty where there is none, or several share the instance."""
+        row = re.compile(
+            rf'{{uuid="{re.escape(uuid)}",gpu="\d+",mig="([^"]+)",.*gpu_instance="{re.escape(gpu_instance)}"'
+        )
+        readings = (worker.latest()[2].lines.get("palegreen_gpu_mig_info", "") for worker in self._workers)
+        found = [device for lines in readings for device in row.findall(lines)]
+        return str(found[0]) if len(found) == 1 else ""
 
     def wait(self) -> None:
         """Until every GPU has answered or is past its deadline; for a single exposition."""
