@@ -185,13 +185,13 @@ def _profiling(reading: Reading) -> Finding:
         )
         return Finding("dcgm profiling", False, "no profiling field has a number", fix)
     blank = [
-        f"{key} of GPU {gpu.gpu}{'/' * bool(gpu.gpu_instance)}{gpu.gpu_instance}"
+        f"{key} of GPU {'/'.join(filter(None, (gpu.gpu, gpu.gpu_instance)))}"
         for gpu in judged
         for key in PROFILING
         if getattr(gpu, key) is None and (key in given or key in gpu.blank)
     ]
     if blank:
-        fix = "end what else profiles there (dcgmi profile --resume) and restart the exporter's watch of those GPUs"
+        fix = "end what else profiles there (dcgmi profile --resume), then restart dcgm-exporter"
         return Finding("dcgm profiling", False, f"no number for {', '.join(blank)}", fix)
     missing = [key for key in PROFILING if key not in given]
     without = f"; not collected: {', '.join(missing)}" if missing else ""

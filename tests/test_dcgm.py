@@ -209,6 +209,14 @@ def test_a_mangled_page_is_read_or_refused_in_one_line(data: st.DataObject) -> N
             assert len(str(failure).splitlines()) == 1
 
 
+def test_the_example_of_the_documentation_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "dcgm.md").read_text(encoding="utf-8")
+    example = page.split("```python\n")[1].split("```")[0]
+    with Server({"/metrics": response(PAGES["a100-profiling"])}) as server:
+        exec(example.replace("http://localhost:9400", server.url), {})
+    assert capsys.readouterr().out.startswith(f"{A100}  311.5 0.75 ")
+
+
 # The source.
 
 REFUSALS: list[tuple[Answer, str]] = [
