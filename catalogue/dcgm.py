@@ -17,6 +17,7 @@ from palegreen.catalogue.engines import Strict
 from palegreen.catalogue.metrics import metrics
 
 Kind = Literal["gauge", "counter", "rate", "share", "code"]
+_PUBLISHED_AS: Mapping[Kind, str] = {"gauge": "gauge", "counter": "counter", "rate": "gauge", "share": "counter"}
 WHOLE = ":whole"  # ends the name of a field whose number has no decimal point, where that tells its unit
 
 
@@ -56,8 +57,15 @@ class Field(Strict):
 
     @model_validator(mode="after")
     def _declared(self) -> Field:
-        if self.metric and self.metric not in metrics():
+        if not self.metric:
+            return self
+        metric = metrics().get(self.metric)
+        if metric is None:
             raise ValueError(f"{self.metric} is not declared in catalogue/metrics.yaml")
+        if metric.kind != _PUBLISHED_AS.get(self.kind):
+            raise ValueError(f"{self.metric} is a {metric.kind}; a {self.kind} cannot be published as one")
+        if len(metric.labels) != 3 + len(self.labels):
+            raise ValueError(f"{self.metric} has labels {metric.labels}; after uuid, gpu and mig come {self.labels}")
         return self
 
     @property

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import ValidationError
 from support.daemon import Daemon, run
 from support.engine import samples, value
 from support.gpus import Machine, library
@@ -194,6 +195,21 @@ def test_every_field_of_the_catalogue_is_an_attribute_and_is_read_by_each_of_its
         number = "1" if name != shown else "1.0"
         (gpu,) = reading(page_of(f'{shown}{{gpu="0",UUID="GPU-a"}} {number}')).gpus
         assert getattr(gpu, native.field) == pytest.approx(native.factor), name
+
+
+@pytest.mark.parametrize(
+    ("field_", "problem"),
+    [
+        ({"kind": "gauge", "metric": "palegreen_gpu_invented"}, "not declared"),
+        ({"kind": "rate", "metric": "palegreen_gpu_pcie_replays_total"}, "a rate cannot be published as"),
+        ({"kind": "share", "metric": POWER}, "a share cannot be published as"),
+        ({"kind": "gauge", "metric": "palegreen_gpu_temperature_celsius"}, "has labels"),
+        ({"kind": "gauge", "metrik": POWER}, "Extra inputs"),
+    ],
+)
+def test_a_field_that_cannot_be_right_is_refused(field_: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        catalogue.Field.model_validate({"scope": "gpu", "names": {"X": "watts"}, **field_})
 
 
 @settings(max_examples=150)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 import structlog
 
 from palegreen.catalogue.dcgm import fields
-from palegreen.catalogue.metrics import metrics
 from palegreen.exporter.dcgm.client import DcgmError, DcgmExporter, GpuSample, Reading
 from palegreen.exporter.dcgm.judge import PROFILING, Frozen, Shares, Silent
 from palegreen.exporter.source import SourceError
@@ -93,7 +92,7 @@ class DcgmSource:
                         taken[family] = not self._provides(metric, gpu.uuid)
                     if not taken[family]:
                         continue
-                if metrics()[metric].kind == "counter" and key in PROFILING:
+                if key in PROFILING:
                     number = self._shares.add((gpu.uuid, gpu.gpu_instance, key), number, now)
                 part.add(metric, number, *labels)
             whole.include(part.readings())
