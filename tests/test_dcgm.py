@@ -437,7 +437,7 @@ def test_beside_nvml_only_its_gaps_are_filled_and_nothing_is_shown_twice(machine
         assert f'metric="{used}",source="dcgm"' not in shown
 
 
-def test_a_gpu_that_hangs_in_the_driver_is_not_shown_from_the_exporters_page(machine: Callable[..., Machine]) -> None:
+def test_a_gpu_that_the_driver_lost_is_not_shown_from_the_exporters_page(machine: Callable[..., Machine]) -> None:
     simulated = machine({"gpus": 2})
     page = PAGES["a100-profiling"].replace(A100, driver_uuid(simulated, "0")).replace(
         A100_IDLE, driver_uuid(simulated, "1")
