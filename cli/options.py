@@ -67,6 +67,7 @@ def _metavar(key: str) -> str:
         return "|".join(get_args(annotation))
     kinds = {
         "address": "HOST:PORT",
+        "dcgm": "URL",
         "interval": "DURATION",
         "timeout": "DURATION",
         "limit": "SIZE",

@@ -16,6 +16,8 @@ from palegreen.exporter.attribution.owners import Owners
 from palegreen.exporter.attribution.stalls import Stalled
 from palegreen.exporter.attribution.survey import survey
 from palegreen.exporter.config import EngineConfig, NodeConfig
+from palegreen.exporter.dcgm.client import DcgmError, DcgmExporter, Reading
+from palegreen.exporter.dcgm.judge import PROFILING
 from palegreen.exporter.engines.mapping import Mapper
 from palegreen.exporter.kubelet.client import KubeletError
 from palegreen.exporter.kubelet.source import SOCKET, KubeletSource, present
@@ -58,6 +60,8 @@ def findings(config: NodeConfig, kernel_driver: Path = _KERNEL_DRIVER) -> Iterat
         yield _kubelet(config.kubelet_socket)
     if config.nvml and config.attribution:
         yield from _attribution(config)
+    if config.dcgm is not None:
+        yield from _dcgm(config.dcgm)
     if config.engines:
         for engine in config.engines:
             yield _engine(config, engine)
@@ -208,6 +212,46 @@ def _attribution(config: NodeConfig) -> Iterator[Finding]:
     else:
         detail = f"{seen.containers} containers, all in {cgroups}" if seen.containers else "no containers on this node"
         yield Finding("cgroups", True, detail)
+
+
+def _dcgm(url: str) -> Iterator[Finding]:
+    try:
+        reading = DcgmExporter(url).read()
+    except DcgmError as refused:
+        fix = "give the address of this node's dcgm-exporter (port 9400), and see in its log whether it collects"
+        yield Finding("dcgm", False, str(refused), fix)
+        return
+    count = len({gpu.uuid for gpu in reading.gpus})
+    named = f", names of DCGM {reading.naming}" if reading.naming else ""
+    fix = "mend what makes the exporter write these rows" if reading.refused else ""
+    broken = "".join(f"; {uuid} refused: {cause}" for uuid, cause in reading.refused.items())
+    yield Finding("dcgm", not reading.refused, f"{url}: {count} GPUs{named}{broken}", fix)
+    yield _profiling(reading)
+
+
+def _profiling(reading: Reading) -> Finding:
+    """Whether each GPU, or its MIG instances, has every profiling field that is on the page."""
+    parted = {gpu.uuid for gpu in reading.gpus if gpu.gpu_instance}
+    judged = [gpu for gpu in reading.gpus if gpu.gpu_instance or gpu.uuid not in parted]
+    given = [key for key in PROFILING if any(getattr(gpu, key) is not None for gpu in judged)]
+    if not given:
+        fix = (
+            "before Hopper nothing else tells SM, tensor and memory activity: name the DCGM_FI_PROF_* fields in the "
+            "exporter's counters file, give it SYS_ADMIN, and end other profilers (dcgmi profile --resume)"
+        )
+        return Finding("dcgm profiling", False, "no profiling field has a number", fix)
+    blank = [
+        f"{key} of GPU {'/'.join(filter(None, (gpu.gpu, gpu.gpu_instance)))}"
+        for gpu in judged
+        for key in PROFILING
+        if getattr(gpu, key) is None and (key in given or key in gpu.blank)
+    ]
+    if blank:
+        fix = "end what else profiles there (dcgmi profile --resume), then restart dcgm-exporter"
+        return Finding("dcgm profiling", False, f"no number for {', '.join(blank)}", fix)
+    missing = [key for key in PROFILING if key not in given]
+    without = f"; not collected: {', '.join(missing)}" if missing else ""
+    return Finding("dcgm profiling", True, f"{', '.join(given)}{without}")
 
 
 def _engine(config: NodeConfig, engine: EngineConfig) -> Finding:

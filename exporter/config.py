@@ -114,6 +114,10 @@ class NodeConfig(_Section):
         0.1, description="time between two looks at a GPU whose driver keeps no samples of its utilisation"
     )
     model_sizes: list[ModelSize] = Field([], description="models whose remaining room is published")
+    dcgm: Url | None = Field(None, description="dcgm-exporter of this node, http(s)://HOST:PORT; fills what NVML lacks")
+    dcgm_interval: Seconds = Field(
+        15.0, description="time between two readings of dcgm-exporter, which collects each 30s"
+    )
     attribution: bool = Field(True, description="tell which container or unit uses a GPU; needs nvml")
     attribution_commands: bool = Field(
         False, description="show the command name of a process in no container and no unit, in the label unit"
