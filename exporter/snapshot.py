@@ -13,7 +13,7 @@ from palegreen.runtime.exposition import Collected, Exposition, Readings
 
 log = structlog.get_logger()
 
-_AT_MOST_EVERY = 0.5  # seconds between two renderings, however often sources change
+_AT_MOST_EVERY = 1.0  # seconds between two renderings, however often sources change, while their health does not
 _AT_LEAST_EVERY = 1.0  # seconds after which ages and deadlines are looked at again
 _ALIVE_WITHIN = 30.0  # seconds
 _REMEMBERED = 300.0  # seconds for which a format that was asked for is rendered ahead
@@ -29,6 +29,7 @@ class Snapshots:
         self._extra = extra
         self._runners: tuple[Runner, ...] = ()
         self._wake = Event()
+        self._urgent = Event()
         self._stopped = Event()
         self._lock = Lock()
         self._asked: dict[tuple[bool, bool], float] = {}
@@ -58,8 +59,10 @@ class Snapshots:
         self._runners = tuple(runners)
         self.changed()
 
-    def changed(self) -> None:
-        """Something was read: render again soon."""
+    def changed(self, health: bool = True) -> None:
+        """Something was read: render again within a second, or at once if the health of a source changed."""
+        if health:
+            self._urgent.set()
         self._wake.set()
 
     def start(self) -> None:
@@ -69,7 +72,7 @@ class Snapshots:
     def stop(self) -> None:
         """End the thread."""
         self._stopped.set()
-        self._wake.set()
+        self.changed()
 
     def body(self, openmetrics: bool, gzipped: bool) -> bytes:
         """The current exposition; the same format is rendered ahead for a while."""
@@ -90,12 +93,13 @@ class Snapshots:
         while not self._stopped.is_set():
             self._wake.wait(_AT_LEAST_EVERY)
             self._wake.clear()
+            self._urgent.clear()
             try:
                 self.refresh()
             except Exception:
                 log.exception("snapshot.defect", effect="nothing is shown until it is over")
                 self._current, self._rendered = Exposition([]), False
-            self._stopped.wait(_AT_MOST_EVERY)
+            self._urgent.wait(_AT_MOST_EVERY)
 
 
 def _health(states: Sequence[State]) -> Readings:

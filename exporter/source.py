@@ -79,11 +79,11 @@ class _Last:
 class Runner:
     """Reads a source again and again in a thread of its own until stopped.
 
-    `changed` is called after each reading; `clock` counts seconds.
+    `changed` is called after each reading, with whether the health is another than before; `clock` counts seconds.
     """
 
     def __init__(
-        self, source: Source, changed: Callable[[], None], clock: Callable[[], float] = time.monotonic
+        self, source: Source, changed: Callable[[bool], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.source = source
         self._changed = changed
@@ -158,7 +158,7 @@ class Runner:
             self._last = _Last(up, readings, ended - began, ended, error)
             if not self._stopped.is_set():
                 self._report(up, error, before.error)
-        self._changed()
+        self._changed(up != before.up or before.ended is None)
 
     def _report(self, up: bool, error: str, before: str) -> None:
         """One line when the health changes, none while it stays as it is, whatever numbers the cause holds."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from prometheus_client.samples import Sample
 from support.cgroups import Kernel
 from support.engine import samples, value
+from support.gpus import Machine
 from support.host import Host
 from support.waiting import until
 
@@ -644,3 +645,29 @@ def test_check_says_when_there_is_no_proc(tmp_path: Path) -> None:
     found = next(finding for finding in findings(config) if finding.check == "processes")
     assert not found.ok
     assert "--host-root" in found.fix
+
+
+def test_the_daemon_tells_pods_on_one_simulated_gpu_apart_and_forgets_a_killed_one(
+    tmp_path: Path, machine: Callable[..., Machine]
+) -> None:
+    host = Host(tmp_path / "host")
+    host.pod("prod", "chat-0", UID, vllm=A)
+    host.pod("prod", "embed-0", UID_B, tei=B)
+    host.process(11, f"{SLICES}/cri-containerd-{A}.scope")
+    host.process(21, f"/kubepods/pod{UID_B}/{B}")
+    chat = {"pid": 11, "memory_used": "40GiB", "gpu_utilization": 60}
+    embed = {"pid": 21, "memory_used": "4GiB", "gpu_utilization": 10}
+    simulated = machine({"gpus": [{"processes": [chat, embed]}]})
+    with simulated.daemon("--host-root", str(host.root)) as daemon:
+        until(lambda: daemon.value(USED, pod="chat-0", container="vllm") == 40 * GIB, 15)
+        assert daemon.value(USED, pod="embed-0", container="tei") == 4 * GIB
+        until(lambda: (daemon.value(BUSY, pod="chat-0") or 0) > 1, 15)
+        assert (daemon.value(BUSY, pod="embed-0") or 0) < (daemon.value(BUSY, pod="chat-0") or 0) / 3
+        host.end(11)
+        simulated.play({"gpus": [{"processes": [embed]}]})
+        until(lambda: daemon.value(COUNT, pod="chat-0") is None, 10)
+        assert not [s for s in daemon.samples() if "chat-0" in s.labels.values()]
+        host.process(11, f"{SLICES}/cri-containerd-{A}.scope", started=9000)
+        simulated.play({"gpus": [{"processes": [{**chat, "memory_used": "2GiB", "gpu_utilization": 0}, embed]}]})
+        until(lambda: daemon.value(PEAK, pod="chat-0") == 2 * GIB, 10)
+        assert daemon.value(BUSY, pod="chat-0") == 0
