@@ -66,6 +66,7 @@ def _metavar(key: str) -> str:
         "timeout": "DURATION",
         "limit": "SIZE",
         "mappings": "DIR",
+        "dir": "DIR",
     }
     return kinds.get(key.rpartition("_")[2], "FILE")
 

@@ -89,6 +89,9 @@ class NodeConfig(_Section):
     nvml: bool = Field(True, description="read GPUs through the NVIDIA driver")
     nvml_library: Path | None = Field(None, description="NVML library; found by the loader if not given")
     nvml_interval: Seconds = Field(1.0, description="time between two readings of a GPU")
+    allocator_dir: Path | None = Field(
+        None, description="folder in which allocator probes of serving processes leave their files"
+    )
     web_config_file: Path | None = Field(None, description="TLS, users and headers, in exporter-toolkit's format")
     log_level: Level = Field("info", description="least level that is logged")
     log_format: Format = Field("logfmt", description="format of the log")
@@ -100,7 +103,7 @@ class NodeConfig(_Section):
 
 
 # Read once at the start: a change needs a restart.
-FIXED = ("listen_address", "nvml", "nvml_library", "nvml_interval", "web_config_file", "log_format")
+FIXED = ("listen_address", "nvml", "nvml_library", "nvml_interval", "allocator_dir", "web_config_file", "log_format")
 
 
 def load(path: Path | None, overrides: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> NodeConfig:
