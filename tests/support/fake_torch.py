@@ -5,6 +5,7 @@ Tests put it into a child process as the module `torch`; there is no GPU behind 
 
 from __future__ import annotations
 
+import os
 import sys
 import types
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ def install(allocators: Sequence[CachingAllocator], initialised: bool = True, ba
 
     cuda.initialised = initialised
     cuda.calls = calls
+    os.register_at_fork(after_in_child=lambda: setattr(cuda, "initialised", False))  # as after a fork with CUDA in use
     functions = {
         "is_initialized": lambda: cuda.initialised,
         "init": lambda: setattr(cuda, "initialised", True),

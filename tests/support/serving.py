@@ -66,3 +66,30 @@ class Serving:
         if self._process.poll() is None:
             os.kill(self.pid, signal.SIGKILL)
         self._process.wait(10)
+
+
+class Writer(Serving):
+    """A process that puts given bytes into a file of its own, as a probe would; not all of them are true."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            "from palegreen.inprocess.recordfile import RecordFile\n"
+            f"files = [RecordFile({str(folder)!r})]\n"
+            "for line in sys.stdin:\n"
+            "    if line.strip() == 'another':\n"
+            f"        files.append(RecordFile({str(folder)!r}))\n"
+            "    else:\n"
+            "        number, _, body = line.partition(' ')\n"
+            "        files[int(number)].write(bytes.fromhex(body))\n"
+            "    say('done')\n"
+        )
+
+    def write(self, body: bytes, file: int = 0) -> None:
+        """Into one of its files."""
+        self.tell(f"{file} {body.hex()}")
+        self.hear()
+
+    def another(self) -> None:
+        """Begin one more file."""
+        self.tell("another")
+        self.hear()
