@@ -24,7 +24,7 @@ DIRECTORY_VARIABLE = "PALEGREEN_ALLOCATOR_DIR"
 _INTERVAL = 1.0  # seconds between two readings of the statistics
 _SNAPSHOT_EVERY = 30.0  # seconds at least; a snapshot walks every block with the interpreter locked
 _SNAPSHOT_SHARE = 1000  # and this many times what the last one took, so at most 0.1% of the time
-_BLOCKS = 20_000  # no snapshot of more: it would hold up the server for tens of milliseconds
+_BLOCKS = 10_000  # no snapshot of more: it would lock the interpreter for tens of milliseconds
 _CAUSES = 20  # logged at most
 
 _log = logging.getLogger("palegreen.allocator")
@@ -175,9 +175,7 @@ class Probe:
         """What is told of this process, None before it holds any GPU memory."""
         backend = _backend(cuda)
         record: dict[str, Any] = {"backend": backend, "stats_seconds": self._took}
-        if (
-            backend != "native"
-        ):  # it reports part of this as zero, and asking it may touch GPUs this process leaves alone
+        if backend != "native":  # part of it would be zero, and asking may open GPUs that it does not use
             return record
         read = getattr(cuda, "memory_stats_as_nested_dict", None) or cuda.memory_stats
         now = time.monotonic()

@@ -6,13 +6,12 @@ A process that never imports PyTorch pays for one entry in `sys.meta_path` and n
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 
 class _Watch:
     """A finder that finds nothing: it only learns that PyTorch is being imported."""
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:  # noqa: ARG002 - the finder's protocol
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:  # noqa: ARG002 - the finder's protocol
         if name == "torch":
             sys.meta_path.remove(self)
             from palegreen.inprocess.allocator import start
