@@ -13,7 +13,6 @@ class _Watch:
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:  # noqa: ARG002 - the finder's protocol
         if name == "torch":
-            sys.meta_path.remove(self)
             from palegreen.inprocess.allocator import start
 
             start()

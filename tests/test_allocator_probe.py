@@ -246,6 +246,18 @@ def test_spawned_children_start_through_the_pth_file_when_they_import_pytorch(fo
     assert list(site.iterdir()) == []
 
 
+def test_watching_for_pytorch_hides_no_other_importer() -> None:
+    program = (
+        "from palegreen.inprocess.onimport import watch\nasked = []\n"
+        "class Next:\n    def find_spec(self, name, path=None, target=None): asked.append(name)\n"
+        "sys.meta_path.insert(0, Next()); watch(); before = len(sys.meta_path); watch()\n"
+        "try:\n    import torch\nexcept ImportError:\n    pass\n"
+        "say('torch' in asked, len(sys.meta_path) == before)\n"
+    )
+    with Serving(program, env={"PALEGREEN_ALLOCATOR_DIR": ""}) as process:
+        assert process.hear() == "True True"
+
+
 def test_without_the_variable_the_pth_file_loads_nothing(tmp_path: Path) -> None:
     install.main(["--directory", str(tmp_path)])
     program = (

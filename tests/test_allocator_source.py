@@ -191,6 +191,15 @@ def test_a_process_on_a_mig_device_is_shown_on_it_whichever_uuid_cuda_gives(
     assert value(found, PREFIX + "outside_bytes", uuid=f"GPU-{UUID}", mig=f"MIG-{OTHER}") == 2 * GIB
 
 
+def test_a_process_on_some_mig_device_of_a_gpu_is_shown_on_the_gpu_where_nobody_tells_which(
+    folder: Path, writer: Writer
+) -> None:
+    writer.write(body())
+    usage = [gpu(mig=f"MIG-{OTHER}", total=20 * GIB)]
+    found = samples(AllocatorSource(Files(folder), lambda: usage).collect())
+    assert value(found, PREFIX + "reserved_bytes", uuid=f"GPU-{UUID}", mig="") == 10 * GIB
+
+
 def test_a_pytorch_that_tells_no_uuid_is_placed_by_the_driver_where_that_is_certain(
     folder: Path, writer: Writer
 ) -> None:

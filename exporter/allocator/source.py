@@ -118,7 +118,11 @@ class AllocatorSource:
             here = [use for use in used if device.uuid in (_bare(use.uuid), _bare(use.mig))]
             here.sort(key=lambda use: not use.mig)
         use = here[0] if here else self._gpus.get(device.uuid)
-        return None if use is None else (use.uuid, use.mig, use.total_bytes)
+        if use is None:  # the GPU of MIG devices, whose processes the driver does not tell
+            return next(
+                ((known.uuid, "", None) for known in self._gpus.values() if _bare(known.uuid) == device.uuid), None
+            )
+        return use.uuid, use.mig, use.total_bytes
 
     def _count(self, refused: Counter[str]) -> None:
         """Add up, and one line for each reason that was not there at the last reading."""
