@@ -12,6 +12,7 @@ from typing import TypeVar, cast
 
 import pynvml as nvml
 
+from palegreen.exporter.allocator.files import Files
 from palegreen.exporter.config import EngineConfig, NodeConfig
 from palegreen.exporter.engines.mapping import Mapper
 from palegreen.exporter.node import engine_source, mappings
@@ -49,6 +50,8 @@ def findings(config: NodeConfig, kernel_driver: Path = _KERNEL_DRIVER) -> Iterat
         yield from _driver(config, kernel_driver)
     else:
         yield Finding("driver", True, "not read: nvml is off")
+    if config.allocator_dir is not None:
+        yield _allocators(config.allocator_dir)
     if config.engines:
         for engine in config.engines:
             yield _engine(config, engine)
@@ -152,6 +155,18 @@ def _within(seconds: float, call: Callable[[], T]) -> T:
     if failure is not None:
         raise failure
     return cast(T, result)
+
+
+def _allocators(folder: Path) -> Finding:
+    try:
+        believed, refused = Files(folder).read()
+    except SourceError as refusal:
+        return Finding("allocators", False, str(refusal), "make the folder, mount it, or let the daemon read it")
+    seen = f"{folder}: {len(believed)} processes"
+    if refused["hidden"]:
+        detail = f"{seen}, {refused['hidden']} files of processes that are not visible from here"
+        return Finding("allocators", False, detail, "run the daemon in the host's pid namespace (hostPID: true)")
+    return Finding("allocators", True, seen)
 
 
 def _engine(config: NodeConfig, engine: EngineConfig) -> Finding:

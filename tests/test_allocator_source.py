@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from support.caching import MIB, CachingAllocator
-from support.daemon import Daemon
+from support.daemon import Daemon, run
 from support.engine import samples, value
 from support.serving import Serving, Writer
 from support.waiting import until
@@ -478,6 +478,16 @@ def test_the_daemon_shows_a_process_while_it_lives_and_nothing_of_it_after(folde
         until(lambda: daemon.value(name) is None, 20)
         assert daemon.value("palegreen_source_up", source="allocator") == 1
         assert (daemon.value(PREFIX + "files_refused_total", reason="unlocked") or 0) >= 1
+
+
+def test_check_says_whether_the_folder_can_be_read(folder: Path) -> None:
+    def finding(path: Path) -> tuple[bool, str]:
+        done = run("check", "--json", "--no-nvml", "--allocator-dir", str(path))
+        found = {one["check"]: one for one in json.loads(done.stdout)}["allocators"]
+        return found["ok"], found["detail"]
+
+    assert finding(folder) == (True, f"{folder}: 0 processes")
+    assert finding(folder / "none") == (False, f"allocator_dir: {folder / 'none'}: No such file or directory")
 
 
 def test_each_reason_is_explained_in_the_documentation() -> None:
