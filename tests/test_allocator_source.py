@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -342,9 +342,7 @@ def test_nothing_but_regular_files_is_opened(folder: Path, tmp_path: Path) -> No
     names = [f"allocator-{number}-0123456789abcdef.json" for number in range(5)]
     (folder / names[0]).symlink_to("/etc/passwd")
     os.mkfifo(folder / names[1])
-    server = socket.socket(socket.AF_UNIX)
-    server.bind(str(folder / names[2]))
-    server.close()
+    os.mknod(folder / names[2], stat.S_IFSOCK | 0o600)
     (folder / names[3]).symlink_to(folder / "nowhere")
     (folder / "allocator-x.json").write_text("x", encoding="utf-8")
     (folder / "elsewhere").symlink_to(tmp_path)
