@@ -4,10 +4,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(shell find catalogue cli demo exporter runtime -name '*.py' -o -name '*.yaml' -o -name '*.[ch]')
+SOURCES := $(shell find catalogue cli demo exporter inprocess runtime -name '*.py' -o -name '*.yaml' -o -name '*.[ch]')
 PYTEST_FLAGS ?= -n auto
 
-.PHONY: run test lint types docs build clean tools
+.PHONY: run test test-gpu lint types docs build clean tools
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.demo
@@ -15,6 +15,10 @@ run: $(VENV)/.demo
 
 test: $(VENV)/.dev tools
 	$(BIN)/pytest $(PYTEST_FLAGS)
+
+# On a machine with a GPU: first .venv/bin/pip install torch. Prints what it saw, to be kept as a capture.
+test-gpu: $(VENV)/.dev
+	$(BIN)/pytest -m gpu -s tests/gpu
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -73,6 +73,7 @@ def _metavar(key: str) -> str:
         "limit": "SIZE",
         "mappings": "DIR",
         "root": "DIR",
+        "dir": "DIR",
     }
     return kinds.get(key.rpartition("_")[2], "FILE")
 

@@ -12,6 +12,7 @@ from typing import TypeVar, cast
 
 import pynvml as nvml
 
+from palegreen.exporter.allocator.files import Files
 from palegreen.exporter.attribution.owners import Owners
 from palegreen.exporter.attribution.stalls import Stalled
 from palegreen.exporter.attribution.survey import survey
@@ -62,6 +63,8 @@ def findings(config: NodeConfig, kernel_driver: Path = _KERNEL_DRIVER) -> Iterat
         yield from _attribution(config)
     if config.dcgm is not None:
         yield from _dcgm(config.dcgm)
+    if config.allocator_dir is not None:
+        yield _allocators(config.allocator_dir)
     if config.engines:
         for engine in config.engines:
             yield _engine(config, engine)
@@ -252,6 +255,18 @@ def _profiling(reading: Reading) -> Finding:
     missing = [key for key in PROFILING if key not in given]
     without = f"; not collected: {', '.join(missing)}" if missing else ""
     return Finding("dcgm profiling", True, f"{', '.join(given)}{without}")
+
+
+def _allocators(folder: Path) -> Finding:
+    try:
+        believed, refused = Files(folder).read()
+    except SourceError as refusal:
+        return Finding("allocators", False, str(refusal), "make the folder, mount it, or let the daemon read it")
+    seen = f"{folder}: {len(believed)} processes"
+    if refused["hidden"]:
+        detail = f"{seen}, {refused['hidden']} files of processes that are not visible from here"
+        return Finding("allocators", False, detail, "run the daemon in the host's pid namespace (hostPID: true)")
+    return Finding("allocators", True, seen)
 
 
 def _engine(config: NodeConfig, engine: EngineConfig) -> Finding:

@@ -114,6 +114,9 @@ class NodeConfig(_Section):
         0.1, description="time between two looks at a GPU whose driver keeps no samples of its utilisation"
     )
     model_sizes: list[ModelSize] = Field([], description="models whose remaining room is published")
+    allocator_dir: Path | None = Field(
+        None, description="folder in which allocator probes of serving processes leave their files"
+    )
     dcgm: Url | None = Field(None, description="dcgm-exporter of this node, http(s)://HOST:PORT; fills what NVML lacks")
     dcgm_interval: Seconds = Field(
         15.0, description="time between two readings of dcgm-exporter, which collects each 30s"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from palegreen.exporter.attribution.owners import Owners
+from palegreen.exporter.allocator.files import Files
+from palegreen.exporter.allocator.source import AllocatorSource
+from palegreen.exporter.attribution.owners import Owner, Owners
 from palegreen.exporter.attribution.source import UsageSource
 from palegreen.exporter.attribution.stalls import Stalled
 from palegreen.exporter.capacity import CapacitySource
@@ -34,6 +36,9 @@ def node_sources(config: NodeConfig) -> dict[str, Source]:
             stalled = Stalled(host / "sys" / "fs" / "cgroup")
             sources["attribution"] = UsageSource(nvml.usage, owners, stalled, config.nvml_interval)
             sources["stragglers"] = StragglerSource(nvml.usage, owners.of)
+    if config.allocator_dir is not None:
+        files = Files(config.allocator_dir)
+        sources["allocator"] = AllocatorSource(files, usage or tuple, lambda pid: (owners.of(pid) or Owner())[:3])
     if config.dcgm is not None:
         exporter = DcgmExporter(config.dcgm, min(max(config.dcgm_interval, 2.0), 10.0))
         provides = nvml.provides if nvml is not None else lambda _metric, _uuid: False
