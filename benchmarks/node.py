@@ -37,6 +37,7 @@ from pathlib import Path
 import yaml
 
 from palegreen.demo.driver.build import build
+from palegreen.demo.driver.gpu import Process
 from palegreen.demo.driver.scenario import ENVIRONMENT_VARIABLE, Scenario, load
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -140,11 +141,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="palegreen-bench-") as name:
         folder = Path(name)
         pages = [f"{CAPTURES / file}.prom:{path}" for file, _, path in (engine.partition(":") for engine in ENGINES)]
+        library, scenario = _driver(folder)
+        uuids = [gpu.uuid for gpu in scenario.gpus]
+        pages.append(f"{_dcgm(folder, uuids)}:/metrics")
         with _started([sys.executable, str(SERVERS), "engines", *pages], {}, folder / "engines.log") as engines:
-            ports = [int(port) for port in _line(engines).split()]
-            library, scenario = _driver(folder, pids=(engines.pid, os.getpid()))
-            uuids = [gpu.uuid for gpu in scenario.gpus]
-            targets = _targets(folder, library, ports)
+            *ports, dcgm = [int(port) for port in _line(engines).split()]
+            _used_by(scenario, (engines.pid, os.getpid())).write(folder / "scenario")
+            targets = _targets(folder, library, ports, dcgm)
             if options.soak:
                 _soak(targets["Palegreen, engines every 1 s"], uuids, folder, options.soak)
                 return 0
@@ -179,19 +182,40 @@ def _set_up() -> None:
     subprocess.run(uv, check=True)
 
 
-def _driver(folder: Path, pids: Sequence[int]) -> tuple[Path, Scenario]:
-    """The simulated driver: eight GPUs whose load moves, each used by the same two live processes."""
+def _dcgm(folder: Path, uuids: Sequence[str]) -> Path:
+    """A dcgm-exporter's page of the same GPUs: the rows of one GPU of a capture, for each."""
+    text = (CAPTURES.parent / "dcgm" / "a100-profiling.prom").read_text()
+    uuid = re.findall(r'UUID="([^"]+)"', text)[0]
+    lines: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("#"):
+            lines.append(line)
+        elif uuid in line:
+            lines += [line.replace(uuid, each).replace('gpu="0"', f'gpu="{n}"') for n, each in enumerate(uuids)]
+    page = folder / "dcgm.prom"
+    page.write_text("\n".join(lines) + "\n")
+    return page
+
+
+def _driver(folder: Path) -> tuple[Path, Scenario]:
+    """The simulated driver: eight GPUs whose load moves."""
     library = build(folder / "driver")
     eight = resources.files("palegreen.demo.driver") / "eight.yaml"
     data = yaml.safe_load(eight.read_text())
     data["gpus"] = GPUS
-    data["each"]["processes"] = [{"pid": pid, "memory_used": "30GiB", "gpu_utilization": 35} for pid in pids]
-    scenario = load(data)
-    scenario.write(folder / "scenario")
-    return library, scenario
+    return library, load(data)
 
 
-def _targets(folder: Path, library: Path, ports: Sequence[int]) -> dict[str, Target]:
+def _used_by(scenario: Scenario, pids: Sequence[int]) -> Scenario:
+    """Each GPU used by the same live processes."""
+    processes = [{"pid": pid, "memory_used": "30GiB", "gpu_utilization": 35} for pid in pids]
+    gpus = [
+        gpu.model_copy(update={"processes": [Process.model_validate(p) for p in processes]}) for gpu in scenario.gpus
+    ]
+    return scenario.model_copy(update={"gpus": gpus})
+
+
+def _targets(folder: Path, library: Path, ports: Sequence[int], dcgm: int) -> dict[str, Target]:
     simulated = {ENVIRONMENT_VARIABLE: str(folder / "scenario")}
     peers = {**simulated, "LD_LIBRARY_PATH": str(library.parent)}
     urls = [argument for port in ports for argument in ("--engine", f"http://127.0.0.1:{port}")]
@@ -204,11 +228,20 @@ def _targets(folder: Path, library: Path, ports: Sequence[int]) -> dict[str, Tar
         daemon = [str(Path(sys.executable).with_name("palegreen")), "node", "--nvml-library", str(library)]
         return lambda port: [*daemon, "--listen-address", f"127.0.0.1:{port}", *arguments]
 
+    everything = ["--dcgm", f"http://127.0.0.1:{dcgm}", "--allocator-dir", str(folder)]
+    for size in ("small=10GiB", "large=40GiBx2", "largest=70GiBx8"):
+        everything += ["--model-size", size]
     python = str(PEERS / "bin" / "python")
     nvitop = [python, "-m", "nvitop_exporter", "--hostname", "node", "--port"]
     listed = [
         Target("Palegreen, engines every 15 s", node(*urls, "--engine-interval", "15s"), simulated, engines=len(ports)),
         Target("Palegreen, engines every 1 s", node(*urls, "--engine-interval", "1s"), simulated, engines=len(ports)),
+        Target(
+            "Palegreen, everything on, engines every 15 s",
+            node(*urls, "--engine-interval", "15s", *everything),
+            simulated,
+            engines=len(ports),
+        ),
         Target("Palegreen, GPUs only", node(), simulated),
         Target("nvitop-exporter", lambda port: [*nvitop, str(port)], peers),
         Target(
@@ -413,7 +446,11 @@ def _report(results: Mapping[str, Result], plan: Plan) -> None:
 
 
 def _bars(results: Mapping[str, Result]) -> Iterator[str]:
-    for name, most in (("Palegreen, engines every 15 s", 2.0), ("Palegreen, engines every 1 s", 5.0)):
+    for name, most in (
+        ("Palegreen, engines every 15 s", 2.0),
+        ("Palegreen, everything on, engines every 15 s", 2.0),
+        ("Palegreen, engines every 1 s", 5.0),
+    ):
         if (result := results.get(name)) is not None:
             p99 = max(_at(took, 99) for took in result.latencies.values())
             checks = [
