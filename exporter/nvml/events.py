@@ -65,21 +65,17 @@ class Events:
         """End the thread at its next wait; what has been counted stays."""
         self._stopped.set()
 
-    def join(self, seconds: float) -> None:
-        """Wait at most so long for the thread to end, and free the event set once it has."""
+    def join(self, seconds: float) -> bool:
+        """Wait at most so long for the thread to end, and free the event set once it has; whether it has."""
         if self._thread is None:
-            return
+            return True
         self._thread.join(seconds)
-        if not self._thread.is_alive():
-            self._thread = None
-            events, self._set = self._set, None
-            with suppress(nvml.NVMLError):  # of a driver that is away
-                nvml.nvmlEventSetFree(events)
-
-    @property
-    def waits(self) -> bool:
-        """Whether the thread has not ended yet."""
-        return self._thread is not None
+        if self._thread.is_alive():
+            return False
+        self._thread, events, self._set = None, self._set, None
+        with suppress(nvml.NVMLError):  # of a driver that is away
+            nvml.nvmlEventSetFree(events)
+        return True
 
     def watch(self, identity: Identity, handle: Any) -> None:
         """Report the events of a GPU that has been attached; called from its own thread, since it may hang."""

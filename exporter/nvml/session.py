@@ -44,9 +44,10 @@ class Session:
         """Stop, and wait at most so long for every thread to be out of the driver; whether all of them are."""
         self.stop()
         deadline = time.monotonic() + seconds
-        for wait in (self._counting.join, self._events.join, *(worker.join for worker in self.workers)):
-            wait(max(deadline - time.monotonic(), 0.0))
-        return not (self._counting.is_alive() or self._events.waits or any(w.works for w in self.workers))
+        joins = [*(worker.join for worker in self.workers), self._events.join]  # workers use the event set
+        ended = [join(max(deadline - time.monotonic(), 0.0)) for join in joins]
+        self._counting.join(max(deadline - time.monotonic(), 0.0))
+        return all(ended) and not self._counting.is_alive()
 
     def _watch_count(self) -> None:
         """In a thread of its own: even the count can hang when the driver is stuck."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 
@@ -36,7 +37,8 @@ class SystemEvents:
 
     def close(self) -> None:
         """Free the set; before nvmlShutdown."""
-        nvml.nvmlSystemEventSetFree(nvml.nvmlSystemEventSetFreeRequest_v1, self._set)
+        with suppress(nvml.NVMLError):  # of a driver that is away
+            nvml.nvmlSystemEventSetFree(nvml.nvmlSystemEventSetFreeRequest_v1, self._set)
 
     def wait(self, stopped: Event) -> tuple[str, str] | None:
         """The next `unbind` or `bind` with the GPU's PCI address; None once stopped."""

@@ -61,14 +61,10 @@ class Worker:
         """Ask the thread to let go of the GPU and to end."""
         self._stopped.set()
 
-    def join(self, seconds: float) -> None:
-        """Wait at most so long for the thread to end."""
+    def join(self, seconds: float) -> bool:
+        """Wait at most so long for the thread to end; whether it has."""
         self._thread.join(seconds)
-
-    @property
-    def works(self) -> bool:
-        """Whether the thread has not ended yet."""
-        return self._thread.is_alive()
+        return not self._thread.is_alive()
 
     def latest(self) -> tuple[Identity, bool | None, Readings]:
         """The GPU, whether it answers (None before its first answer is due), and its readings."""
