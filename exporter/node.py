@@ -67,7 +67,8 @@ class Node:
             if isinstance(runner.source, NvmlSource) and runner.state().up:
                 runner.source.wait()  # GPUs are read in threads of their own
         for key in self._fixed:  # what builds on the GPUs comes after them
-            self._runners[key].read_once()
+            if self._runners[key].state().up:  # else it may hang here too
+                self._runners[key].read_once()
         self._snapshots.refresh()
         return self._snapshots.body(openmetrics=False, gzipped=False)
 

@@ -17,7 +17,8 @@ from support.waiting import until
 from palegreen.demo.driver.build import BuildError
 from palegreen.exporter.nvml.binding import Library
 from palegreen.exporter.nvml.events import Events
-from palegreen.exporter.nvml.worker import Worker
+from palegreen.exporter.nvml.known import Known
+from palegreen.exporter.nvml.worker import Pace, Worker
 from palegreen.exporter.snapshot import Snapshots
 from palegreen.exporter.source import SourceError
 from palegreen.runtime.exposition import NOTHING, Readings
@@ -65,7 +66,7 @@ def test_an_odd_answer_of_one_call_does_not_end_the_worker_of_a_gpu(monkeypatch:
         raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "odd")
 
     monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", odd)
-    worker = Worker(Library(), 0, Events(), interval=0.05, deadline=1.0)
+    worker = Worker(Library(), 0, Events(), Known(), Pace(interval=0.05, deadline=1.0, tick=0.05))
     try:
         until(lambda: calls >= 2, 10)
         _, up, readings = worker.latest()

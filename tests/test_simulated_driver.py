@@ -571,6 +571,42 @@ def test_a_set_hears_the_xid_of_a_lost_gpu_before_that_it_is_lost(boot: Boot) ->
     assert machine.fails("nvmlEventSetWait(events, 100)") == "GpuIsLost"
 
 
+SYSTEM_EVENTS = "[list(event.values()) for event in nvmlSystemEventSetWait(0x1000020, events, 200, buffer, 4)]"
+
+
+def test_system_events_are_heard_once_by_their_sets_and_not_by_those_of_gpus(boot: Boot) -> None:
+    machine = boot({"gpus": 2, "events": [{"gpu": 0, "type": "unbind"}]})
+    machine("globals().update(buffer=(c_nvmlSystemEventData_v1_t * 4)(), of_gpus=nvmlEventSetCreate())")
+    machine("globals().update(events=nvmlSystemEventSetCreate(nvmlSystemEventSetCreateRequest_v1))")
+    machine("nvmlDeviceRegisterEvents(gpu(1), 0x1, of_gpus)")
+    machine("nvmlSystemRegisterEvents(nvmlSystemRegisterEventRequest_v1, 3, events)")
+    assert machine(SYSTEM_EVENTS) == []
+    appended = [{"gpu": 1, "type": "unbind"}, {"gpu": 1, "xid": 31}, {"gpu": 1, "type": "bind"}]
+    machine.change({"gpus": 2, "events": [{"gpu": 0, "type": "unbind"}, *appended]})
+    assert machine(SYSTEM_EVENTS) == [[1, 0x1F00], [2, 0x1F00]], "type and PCI address"
+    assert machine(SYSTEM_EVENTS) == []
+    assert machine.fails("nvmlEventSetWait(of_gpus, 0)") == "Timeout"
+    machine("nvmlSystemEventSetFree(nvmlSystemEventSetFreeRequest_v1, events)")
+    assert machine.fails("nvmlSystemEventSetCreate(1)") == "ArgumentVersionMismatch"
+
+
+def test_an_old_driver_has_no_system_events(boot: Boot) -> None:
+    machine = boot({"gpus": 1}, old=True)
+    assert machine.fails("nvmlSystemEventSetCreate(nvmlSystemEventSetCreateRequest_v1)") == "FunctionNotFound"
+
+
+def test_a_descriptor_is_open_from_the_first_init_to_the_last_shutdown(boot: Boot) -> None:
+    machine = boot({"gpus": 1}, init=False)
+    held = "[p for p in map(os.path.realpath, glob.glob('/proc/self/fd/*')) if p == os.environ[VARIABLE]]".replace(
+        "VARIABLE", repr(ENVIRONMENT_VARIABLE)
+    )
+    machine("globals().update(os=__import__('os'), glob=__import__('glob'))")
+    machine("[nvmlInit(), nvmlInit(), nvmlShutdown()]")
+    assert machine(held) == [str(machine.scenario)]
+    machine("nvmlShutdown()")
+    assert machine(held) == []
+
+
 # Scenarios
 
 

@@ -1,15 +1,35 @@
 // The library itself: starting and stopping, handles, and the checks every call goes through.
 #include "driver.h"
 
+#include <fcntl.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 // How a program tells this library from NVIDIA's, and the build which inputs this one was made from.
 const int palegreen_simulated_driver = 1;
 const char palegreen_simulated_driver_digest[] = DIGEST;
 
 static atomic_int users;
+
+// Open while there are users, as the real library has /dev/nvidiactl open: here it is the scenario file.
+static int held = -1;
+static pthread_mutex_t holding = PTHREAD_MUTEX_INITIALIZER;
+
+static void count_users(int change)
+{
+    pthread_mutex_lock(&holding);
+    users += change;
+    if (users > 0 && held < 0)
+        held = open(scenario_path(), O_RDONLY | O_CLOEXEC);
+    if (users == 0 && held >= 0) {
+        close(held);
+        held = -1;
+    }
+    pthread_mutex_unlock(&holding);
+}
 
 // Handles are addresses in here and outlive scenarios: 0 is the whole GPU, then its MIG devices.
 static char handles[MAX_GPUS][1 + MAX_MIG_DEVICES];
@@ -99,7 +119,7 @@ static nvmlReturn_t initialise(const char *function)
     if (result == NVML_SUCCESS)
         result = (nvmlReturn_t)constant(call.scenario->system, S_init);
     if (result == NVML_SUCCESS)
-        users++;
+        count_users(1);
     return result;
 }
 
@@ -123,7 +143,7 @@ nvmlReturn_t nvmlShutdown(void)
 {
     if (users == 0)
         return NVML_ERROR_UNINITIALIZED;
-    users--;
+    count_users(-1);
     return NVML_SUCCESS;
 }
 

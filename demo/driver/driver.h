@@ -57,6 +57,7 @@ struct scenario {
 const struct scenario *scenario_acquire(double *now); // NULL: there is none
 void scenario_release(const struct scenario *scenario);
 int scenario_rule(const struct scenario *scenario, int gpu, const char *function); // a code, 0 where none applies
+const char *scenario_path(void);
 double wave_value(const struct scenario *scenario, const struct wave *wave, double time);
 double wave_total(const struct scenario *scenario, const struct entity *entity, enum signal signal, double time);
 double clock_now(void);

@@ -1,7 +1,12 @@
 // Events: every set hears once about each event that was appended to the scenario after it was made.
+// The types of system events lie above those of GPUs in a scenario (SYSTEM_EVENT in gpu.py).
 #include "driver.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+
+#define SYSTEM_SHIFT 32
+#define SYSTEM_TYPES (nvmlSystemEventTypeGpuDriverUnbind | nvmlSystemEventTypeGpuDriverBind)
 
 #define SUPPORTED_TYPES                                                                                                \
     (nvmlEventTypeSingleBitEccError | nvmlEventTypeDoubleBitEccError | nvmlEventTypeXidCriticalError |                 \
@@ -10,6 +15,11 @@
 struct nvmlEventSet_st {
     double heard; // id of the last event it knows of
     unsigned long long types[MAX_GPUS];
+};
+
+struct nvmlSystemEventSet_st {
+    double heard;
+    unsigned long long types;
 };
 
 static double last_event(const struct scenario *scenario)
@@ -105,4 +115,76 @@ nvmlReturn_t nvmlEventSetWait(nvmlEventSet_t set, nvmlEventData_t *data, unsigne
 nvmlReturn_t nvmlEventSetWait_v2(nvmlEventSet_t set, nvmlEventData_t *data, unsigned int milliseconds)
 {
     return wait(__func__, set, data, milliseconds);
+}
+
+nvmlReturn_t nvmlSystemEventSetCreate(nvmlSystemEventSetCreateRequest_t *request)
+{
+    SYSTEM_CALL();
+    REQUIRE(request);
+    VERSION(request, nvmlSystemEventSetCreateRequest_v1);
+    request->set = calloc(1, sizeof *request->set);
+    if (!request->set)
+        return NVML_ERROR_MEMORY;
+    request->set->heard = last_event(call.scenario);
+    return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlSystemEventSetFree(nvmlSystemEventSetFreeRequest_t *request)
+{
+    REQUIRE(request && request->set);
+    VERSION(request, nvmlSystemEventSetFreeRequest_v1);
+    free(request->set);
+    return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlSystemRegisterEvents(nvmlSystemRegisterEventRequest_t *request)
+{
+    SYSTEM_CALL();
+    REQUIRE(request && request->set);
+    VERSION(request, nvmlSystemRegisterEventRequest_v1);
+    if (request->eventTypes & ~(unsigned long long)SYSTEM_TYPES)
+        return NVML_ERROR_NOT_SUPPORTED;
+    request->set->types |= request->eventTypes;
+    return NVML_SUCCESS;
+}
+
+// Domain, bus and device in one number.
+static unsigned int pci_id(const struct entity *gpu)
+{
+    unsigned int domain = 0, bus = 0, device = 0;
+    sscanf(gpu->texts[T_pci_bus_id], "%x:%x:%x", &domain, &bus, &device);
+    return domain << 16 | bus << 8 | device;
+}
+
+static nvmlReturn_t system_events(const char *function, nvmlSystemEventSetWaitRequest_t *request)
+{
+    CALL_AS(enter_gpu(&call, function, NO_GPU, WHOLE));
+    double last = last_event(call.scenario);
+    if (request->set->heard > last)
+        request->set->heard = last;
+    request->numEvent = 0;
+    EACH(call.scenario, event, EVENT)
+    {
+        unsigned long long type = (unsigned long long)constant(event, S_type) >> SYSTEM_SHIFT;
+        if (constant(event, S_id) <= request->set->heard || request->numEvent == request->dataSize)
+            continue;
+        request->set->heard = constant(event, S_id);
+        if (request->set->types & type)
+            request->data[request->numEvent++] = (nvmlSystemEventData_v1_t){
+                .eventType = type,
+                .gpuId = pci_id(call.scenario->gpus[(int)constant(event, S_gpu)]),
+            };
+    }
+    return request->numEvent ? NVML_SUCCESS : NVML_ERROR_TIMEOUT;
+}
+
+nvmlReturn_t nvmlSystemEventSetWait(nvmlSystemEventSetWaitRequest_t *request)
+{
+    REQUIRE(request && request->set && request->data && request->dataSize);
+    VERSION(request, nvmlSystemEventSetWaitRequest_v1);
+    double deadline = clock_now() + request->timeoutms / 1e3;
+    nvmlReturn_t result;
+    while ((result = system_events(__func__, request)) == NVML_ERROR_TIMEOUT && clock_now() < deadline)
+        clock_sleep(0.05);
+    return result;
 }

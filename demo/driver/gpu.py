@@ -44,6 +44,9 @@ ERRORS: Final = {
     "UNKNOWN": 999,
 }
 PROCESS_TYPES: Final = {"compute": 0, "graphics": 1, "mps": 2}
+SYSTEM_EVENT: Final = 1 << 32
+"""Types of system events are their own numbers times this, to tell them from those of GPUs."""
+
 EVENT_TYPES: Final = {
     "single_bit_ecc": 0x1,
     "double_bit_ecc": 0x2,
@@ -51,6 +54,8 @@ EVENT_TYPES: Final = {
     "mig_change": 0x100,
     "gpu_unavailable": 0x4000,
     "recovery_action": 0x8000,
+    "unbind": 1 * SYSTEM_EVENT,
+    "bind": 2 * SYSTEM_EVENT,
 }
 
 

@@ -229,6 +229,11 @@ static void replace(struct scenario *scenario, double since)
     current = scenario;
 }
 
+const char *scenario_path(void)
+{
+    return getenv(ENVIRONMENT_VARIABLE);
+}
+
 static void look(void)
 {
     double now = seconds(CLOCK_MONOTONIC);
@@ -238,7 +243,7 @@ static void look(void)
     if (!loaded)
         loaded = clock_now();
     struct stat found;
-    const char *path = getenv(ENVIRONMENT_VARIABLE);
+    const char *path = scenario_path();
     if (!path || stat(path, &found) != 0)
         return;
     if (found.st_ino == seen.st_ino && found.st_size == seen.st_size &&

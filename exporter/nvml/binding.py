@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pynvml
+import structlog
+
+log = structlog.get_logger()
 
 # Not there, and not going to be there at the next reading either.
 _UNSUPPORTED = frozenset(
@@ -54,18 +58,20 @@ class Library:
         self.driver_version = ""
         self.cuda_version = ""
         self.simulated = False
+        self._under_way: dict[object, float] = {}
 
     def start(self) -> None:
-        """Load and initialise; raises DriverError. May be called again after it failed."""
+        """Load and initialise; raises DriverError. May be called again after it failed or after `release`."""
         if self._path is not None and pynvml.nvmlLib is None:
             try:
                 pynvml.nvmlLib = ctypes.CDLL(str(self._path))
             except OSError as failure:
                 raise DriverError(f"{self._path}: {failure}") from None
-        try:
-            pynvml.nvmlInit()
-        except pynvml.NVMLError as failure:
-            raise _explained(failure) from None
+        with self._timed():
+            try:
+                pynvml.nvmlInit()
+            except pynvml.NVMLError as failure:
+                raise _explained(failure) from None
         self.simulated = hasattr(pynvml.nvmlLib, "palegreen_simulated_driver")
         calls = Calls()
         self.driver_version = calls(pynvml.nvmlSystemGetDriverVersion) or ""
@@ -74,10 +80,32 @@ class Library:
 
     def count(self) -> int:
         """Number of GPUs; raises DriverError."""
+        with self._timed():
+            try:
+                return int(pynvml.nvmlDeviceGetCount())
+            except pynvml.NVMLError as failure:
+                raise _explained(failure) from None
+
+    def release(self) -> None:
+        """Shut down, so that nothing of the driver is held open; handles and event sets are of no use afterwards."""
+        with self._timed():
+            try:
+                pynvml.nvmlShutdown()
+            except pynvml.NVMLError as failure:
+                log.warning("nvml.shutdown_failed", cause=str(failure), effect="devices may still be held open")
+
+    def waiting(self) -> float:
+        """Seconds for which the oldest of these calls, which no GPU answers alone, has been under way; 0 without."""
+        return max((time.monotonic() - began for began in self._under_way.copy().values()), default=0.0)
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        call = object()
+        self._under_way[call] = time.monotonic()
         try:
-            return int(pynvml.nvmlDeviceGetCount())
-        except pynvml.NVMLError as failure:
-            raise _explained(failure) from None
+            yield
+        finally:
+            del self._under_way[call]
 
 
 class Calls:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event, Lock, Thread
 from typing import Any
@@ -26,8 +27,9 @@ _WANTED = nvml.nvmlEventTypeXidCriticalError | nvml.nvmlEventTypeGpuUnavailableE
 
 @dataclass(slots=True)
 class _Xids:
-    """Counts and times of one GPU's XIDs by code."""
+    """Counts and times of one GPU's XIDs by code; `identity` has its latest index."""
 
+    identity: Identity
     counts: dict[int, int] = field(default_factory=dict)
     latest: dict[int, float] = field(default_factory=dict)
 
@@ -38,23 +40,42 @@ class Events:
     def __init__(self) -> None:
         self._set: Any = None
         self._by_handle: dict[int | None, Identity] = {}
-        self._xids: dict[Identity, _Xids] = {}
+        self._xids: dict[str, _Xids] = {}
         self._unavailable: set[Identity] = set()
         self._lock = Lock()
         self._stopped = Event()
+        self._thread: Thread | None = None
 
     def start(self) -> None:
-        """Begin to wait; a driver without events is left alone."""
+        """Begin to wait, each time the library has been started; a driver without events is left alone."""
+        with self._lock:
+            self._by_handle.clear()
+            self._unavailable.clear()
         try:
             self._set = nvml.nvmlEventSetCreate()
         except nvml.NVMLError as failure:
+            self._set = None
             log.warning("nvml.no_events", cause=str(failure), effect="XID errors are not counted")
             return
-        Thread(target=self._run, name="nvml events", daemon=True).start()
+        self._stopped = Event()
+        self._thread = Thread(target=self._run, args=(self._set, self._stopped), name="nvml events", daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
-        """End the thread at its next wait."""
+        """End the thread at its next wait; what has been counted stays."""
         self._stopped.set()
+
+    def join(self, seconds: float) -> bool:
+        """Wait at most so long for the thread to end, and free the event set once it has; whether it has."""
+        if self._thread is None:
+            return True
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            return False
+        self._thread, events, self._set = None, self._set, None
+        with suppress(nvml.NVMLError):  # of a driver that is away
+            nvml.nvmlEventSetFree(events)
+        return True
 
     def watch(self, identity: Identity, handle: Any) -> None:
         """Report the events of a GPU that has been attached; called from its own thread, since it may hang."""
@@ -74,6 +95,8 @@ class Events:
             return
         with self._lock:
             self._by_handle[_address(handle)] = identity
+            if identity.uuid in self._xids:
+                self._xids[identity.uuid].identity = identity
             self._unavailable.discard(identity)
 
     def unavailable(self, identity: Identity) -> bool:
@@ -85,24 +108,24 @@ class Events:
         """Counts so far; they outlive the GPU, since an XID is often its last word."""
         collected = Collected()
         with self._lock:
-            for identity, xids in self._xids.items():
+            for xids in self._xids.values():
                 for code, count in xids.counts.items():
-                    labels = (identity.uuid, identity.gpu, "", str(code), xid(code).cls)
+                    labels = (xids.identity.uuid, xids.identity.gpu, "", str(code), xid(code).cls)
                     collected.add("palegreen_gpu_xid_errors_total", count, *labels)
                     collected.add("palegreen_gpu_xid_last_timestamp_seconds", xids.latest[code], *labels)
         return collected.readings()
 
-    def _run(self) -> None:
+    def _run(self, events: Any, stopped: Event) -> None:
         wait = getattr(nvml, "nvmlEventSetWait_v2", None) or nvml.nvmlEventSetWait
-        while not self._stopped.is_set():
+        while not stopped.is_set():
             try:
-                self._count(wait(self._set, _WAIT_MS))
+                self._count(wait(events, _WAIT_MS))
             except nvml.NVMLError as failure:
                 if failure.value != nvml.NVML_ERROR_TIMEOUT:  # a lost GPU makes each wait return at once
-                    self._stopped.wait(_WAIT_MS / 1000)
+                    stopped.wait(_WAIT_MS / 1000)
             except Exception:
                 log.exception("nvml.odd_event")
-                self._stopped.wait(_WAIT_MS / 1000)
+                stopped.wait(_WAIT_MS / 1000)
 
     def _count(self, event: Any) -> None:
         with self._lock:
@@ -113,7 +136,7 @@ class Events:
                 self._unavailable.add(identity)
             if event.eventType & nvml.nvmlEventTypeXidCriticalError:
                 code = int(event.eventData)
-                xids = self._xids.setdefault(identity, _Xids())
+                xids = self._xids.setdefault(identity.uuid, _Xids(identity))
                 xids.counts[code] = xids.counts.get(code, 0) + 1
                 xids.latest[code] = time.time()
                 known = xid(code)

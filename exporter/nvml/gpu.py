@@ -68,7 +68,7 @@ class Gpu:
         self._links = Links(self.handle)
         self._basis = ""
         self._counted: dict[str, float] = {}
-        self._busy_before = 0.0
+        self._busy_before: float | None = None
         self._slow_at = float("-inf")
         self._slow_readings = NOTHING
         self._drained = False
@@ -257,7 +257,8 @@ class Gpu:
 
     def _low_clock(self, add: Collected, totals: Totals, now: float, clocks: dict[str, int]) -> None:
         """Time in which the GPU worked at less than half its clock, and no reason that the driver gives explains it."""
-        busy, self._busy_before = totals.busy.total - self._busy_before, totals.busy.total
+        before = totals.busy.total if self._busy_before is None else self._busy_before
+        busy, self._busy_before = totals.busy.total - before, totals.busy.total
         most = self._max_clocks.get("sm")
         if not most or "sm" not in clocks or not totals.throttled.known or not self._basis:
             return

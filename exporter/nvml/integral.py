@@ -39,8 +39,10 @@ class TrailingMinute:
         self._seconds: deque[tuple[int, float, float, int]] = deque()
 
     def add(self, at: float, value: float) -> None:
-        """One sample; `at` in seconds, rising."""
+        """One sample; `at` in seconds. One of an earlier second than the last is ignored: it has been seen."""
         second = int(at)
+        if self._seconds and second < self._seconds[-1][0]:
+            return
         if self._seconds and self._seconds[-1][0] == second:
             _, low, high, count = self._seconds[-1]
             self._seconds[-1] = (second, min(low, value), max(high, value), count + 1)
