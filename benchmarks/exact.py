@@ -56,7 +56,7 @@ EARLIER = 30  # seconds for which the scenario has run when the first process lo
 BAR = 1.0  # percent, and points in a single window
 CPU_BAR = 2.0
 STALL = "300 ms stall every 7 s"
-HOW = ("by sample", "by clock, delayed", "by clock")
+HOW = ("by sample", "by clock")
 UNIQUE = "sine, 45 s"  # a load whose samples repeat so seldom that a lag can be told from them
 
 BUSY = "palegreen_gpu_busy_seconds_total"
@@ -160,11 +160,10 @@ class Comparison:
             return None
         return (self.value(b, BUSY) - self.value(a, BUSY)) / elapsed, self.truth.mean(reach[a], reach[b])
 
-    def by_clock(self, a: int, b: int, delay: float = 0.0) -> tuple[float, float]:
-        """Busy seconds per second between two scrapes, as rate() has it, and the truth `delay` seconds earlier."""
+    def by_clock(self, a: int, b: int) -> tuple[float, float]:
+        """Busy seconds per second between two scrapes, as rate() has it, and the truth between their moments."""
         since, until = self.palegreen[a].at, self.palegreen[b].at
-        said = (self.value(b, BUSY) - self.value(a, BUSY)) / (until - since)
-        return said, self.truth.mean(since - delay, until - delay)
+        return (self.value(b, BUSY) - self.value(a, BUSY)) / (until - since), self.truth.mean(since, until)
 
     def by_gauge(self, a: int, b: int, every: int) -> tuple[float, float]:
         """The mean of the gauges scraped after `a` up to `b`, and the truth between the two scrapes."""
@@ -287,10 +286,8 @@ def _default_cpu(folder: Path, seconds: float) -> tuple[float, float]:
 def _report(comparisons: Sequence[Comparison], waves: dict[str, float], intervals: Sequence[int], seconds: int) -> None:
     print(f"Mean utilisation over {seconds} s. A counter's increase is the same however often it is scraped.\n")
     columns = " | ".join(f"nvitop-exporter, {every} s" for every in intervals)
-    print(
-        f"| Load | Sampled every | Formula | Truth | Palegreen by sample | by clock, delayed | by clock | {columns} |"
-    )
-    print("|---|---:|---:|---:|---:|---:|---:|" + "---:|" * len(intervals))
+    print(f"| Load | Sampled every | Formula | Truth | Palegreen by sample | by clock | {columns} |")
+    print("|---|---:|---:|---:|---:|---:|" + "---:|" * len(intervals))
     for each in comparisons:
         errors = [f"{error:+.2f}%" for error in _run_errors(each, intervals, seconds)]
         truth = each.truth.mean(each.palegreen[0].at, each.palegreen[-1].at)
@@ -298,8 +295,8 @@ def _report(comparisons: Sequence[Comparison], waves: dict[str, float], interval
         about = f"{each.load} | {period * 1000:.0f} ms | {100 * waves[each.load]:.2f}% | {100 * truth:.2f}%"
         print(f"| {about} | {' | '.join(errors)} |")
     print("\nEach window between two scrapes: error in points of utilisation, mean / largest.\n")
-    print("| Load | Scraped every | Palegreen by sample | by clock, delayed | by clock | nvitop-exporter |")
-    print("|---|---:|---:|---:|---:|---:|")
+    print("| Load | Scraped every | Palegreen by sample | by clock | nvitop-exporter |")
+    print("|---|---:|---:|---:|---:|")
     for each, every in itertools.product(comparisons, intervals):
         cells = (f"{statistics.fmean(e):.2f} / {max(e):.2f}" for e in _window_errors(each, every, seconds))
         print(f"| {each.load} | {every} s | {' | '.join(cells)} |")
@@ -316,24 +313,22 @@ def _report(comparisons: Sequence[Comparison], waves: dict[str, float], interval
 
 
 def _run_errors(each: Comparison, intervals: Sequence[int], seconds: int) -> Iterator[float]:
-    """Percent of the truth over the run: Palegreen in the three ways of HOW, then the gauge at each interval."""
-    delay = statistics.fmean(each.delays())
-    pairs = [each.by_sample(0, seconds, each.reach()), each.by_clock(0, seconds, delay), each.by_clock(0, seconds)]
+    """Percent of the truth over the run: Palegreen in both ways of HOW, then the gauge at each interval."""
+    pairs = [each.by_sample(0, seconds, each.reach()), each.by_clock(0, seconds)]
     for found in [*pairs, *(each.by_gauge(0, seconds - seconds % every, every) for every in intervals)]:
         said, truth = found or (0.0, 1.0)
         yield 100 * (said / truth - 1)
 
 
 def _window_errors(each: Comparison, every: int, seconds: int) -> list[list[float]]:
-    """Points by which each window is off: Palegreen in the three ways of HOW, then the gauge.
+    """Points by which each window is off: Palegreen in both ways of HOW, then the gauge.
 
     By sample, a window without a new sample has no value.
     """
-    reach, delay = each.reach(), statistics.fmean(each.delays())
+    reach = each.reach()
     windows = list(itertools.pairwise(range(0, seconds + 1, every)))
     ways = [
         [found for a, b in windows if (found := each.by_sample(a, b, reach)) is not None],
-        [each.by_clock(a, b, delay) for a, b in windows],
         [each.by_clock(a, b) for a, b in windows],
         [each.by_gauge(a, b, every) for a, b in windows],
     ]
