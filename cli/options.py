@@ -67,10 +67,12 @@ def _metavar(key: str) -> str:
         return "|".join(get_args(annotation))
     kinds = {
         "address": "HOST:PORT",
+        "dcgm": "URL",
         "interval": "DURATION",
         "timeout": "DURATION",
         "limit": "SIZE",
         "mappings": "DIR",
+        "root": "DIR",
     }
     return kinds.get(key.rpartition("_")[2], "FILE")
 

@@ -12,8 +12,15 @@ from typing import TypeVar, cast
 
 import pynvml as nvml
 
+from palegreen.exporter.attribution.owners import Owners
+from palegreen.exporter.attribution.stalls import Stalled
+from palegreen.exporter.attribution.survey import survey
 from palegreen.exporter.config import EngineConfig, NodeConfig
+from palegreen.exporter.dcgm.client import DcgmError, DcgmExporter, Reading
+from palegreen.exporter.dcgm.judge import PROFILING
 from palegreen.exporter.engines.mapping import Mapper
+from palegreen.exporter.kubelet.client import KubeletError
+from palegreen.exporter.kubelet.source import SOCKET, KubeletSource, present
 from palegreen.exporter.node import engine_source, mappings
 from palegreen.exporter.nvml.binding import DriverError, Library
 from palegreen.exporter.source import SourceError
@@ -49,6 +56,12 @@ def findings(config: NodeConfig, kernel_driver: Path = _KERNEL_DRIVER) -> Iterat
         yield from _driver(config, kernel_driver)
     else:
         yield Finding("driver", True, "not read: nvml is off")
+    if config.kubelet:
+        yield _kubelet(config.kubelet_socket)
+    if config.nvml and config.attribution:
+        yield from _attribution(config)
+    if config.dcgm is not None:
+        yield from _dcgm(config.dcgm)
     if config.engines:
         for engine in config.engines:
             yield _engine(config, engine)
@@ -108,6 +121,19 @@ def _driver(config: NodeConfig, kernel_driver: Path) -> Iterator[Finding]:
         yield Finding("gpus", True, f"{count} GPUs: {kinds}")
 
 
+def _kubelet(path: Path) -> Finding:
+    if path == SOCKET and not present(path):
+        return Finding("kubelet", True, f"no {path.parent}: not a node of Kubernetes, or not mounted into this pod")
+    source = KubeletSource(path, patience=_PATIENCE)
+    try:
+        source.collect()
+    except KubeletError as refused:
+        return Finding("kubelet", False, refused.detail, refused.fix)
+    finally:
+        source.close()
+    return Finding("kubelet", True, source.describe())
+
+
 def _driver_fix(refused: DriverError, kernel_driver: Path) -> str:
     if refused.mismatch:
         kernel = _kernel_version(kernel_driver)
@@ -152,6 +178,80 @@ def _within(seconds: float, call: Callable[[], T]) -> T:
     if failure is not None:
         raise failure
     return cast(T, result)
+
+
+def _attribution(config: NodeConfig) -> Iterator[Finding]:
+    """Whether the owners of GPU processes can be told: their processes, names and cgroups are to be seen."""
+    proc, logs, cgroups = (config.host_root / folder for folder in ("proc", "var/log", "sys/fs/cgroup"))
+    owners = Owners(proc, logs)
+    try:
+        seen = survey(proc, owners, Stalled(cgroups))
+    except OSError as failure:
+        fix = f"mount the host's /proc at {proc}, or give --host-root"
+        yield Finding("processes", False, f"{proc}: {failure.strerror}", fix)
+        return
+    detail = f"{seen.processes} processes in {proc}"
+    if seen.own_namespace:
+        fix = "set hostPID: true (Docker: --pid=host), else GPU processes are not to be seen; or give --no-attribution"
+        yield Finding("processes", False, f"{detail}, which shows one pid namespace and not the node", fix)
+    elif seen.hidden or seen.unreadable:
+        which = "those of other users are hidden" if seen.hidden else f"{seen.unreadable} not readable"
+        fix = "mount /proc without hidepid, or give this user its group (mount option gid=)"
+        yield Finding("processes", False, f"{detail}, {which}", fix)
+    else:
+        yield Finding("processes", True, f"{detail}, all readable")
+    if seen.nameless:
+        why = f" ({owners.trouble})" if owners.trouble else ""
+        fix = f"mount the host's /var/log/containers and /var/log/pods, read-only, below {logs}"
+        yield Finding("pod names", False, f"{seen.nameless} of {seen.pods} pods have no name{why}", fix)
+    else:
+        yield Finding("pod names", True, f"{seen.pods} pods, all named" if seen.pods else "no pods on this node")
+    if seen.unseen:
+        fix = f"mount the host's /sys/fs/cgroup, read-only, at {cgroups}; without it pressure and throttling are absent"
+        yield Finding("cgroups", False, f"{seen.unseen} of {seen.containers} containers are not in {cgroups}", fix)
+    else:
+        detail = f"{seen.containers} containers, all in {cgroups}" if seen.containers else "no containers on this node"
+        yield Finding("cgroups", True, detail)
+
+
+def _dcgm(url: str) -> Iterator[Finding]:
+    try:
+        reading = DcgmExporter(url).read()
+    except DcgmError as refused:
+        fix = "give the address of this node's dcgm-exporter (port 9400), and see in its log whether it collects"
+        yield Finding("dcgm", False, str(refused), fix)
+        return
+    count = len({gpu.uuid for gpu in reading.gpus})
+    named = f", names of DCGM {reading.naming}" if reading.naming else ""
+    fix = "mend what makes the exporter write these rows" if reading.refused else ""
+    broken = "".join(f"; {uuid} refused: {cause}" for uuid, cause in reading.refused.items())
+    yield Finding("dcgm", not reading.refused, f"{url}: {count} GPUs{named}{broken}", fix)
+    yield _profiling(reading)
+
+
+def _profiling(reading: Reading) -> Finding:
+    """Whether each GPU, or its MIG instances, has every profiling field that is on the page."""
+    parted = {gpu.uuid for gpu in reading.gpus if gpu.gpu_instance}
+    judged = [gpu for gpu in reading.gpus if gpu.gpu_instance or gpu.uuid not in parted]
+    given = [key for key in PROFILING if any(getattr(gpu, key) is not None for gpu in judged)]
+    if not given:
+        fix = (
+            "before Hopper nothing else tells SM, tensor and memory activity: name the DCGM_FI_PROF_* fields in the "
+            "exporter's counters file, give it SYS_ADMIN, and end other profilers (dcgmi profile --resume)"
+        )
+        return Finding("dcgm profiling", False, "no profiling field has a number", fix)
+    blank = [
+        f"{key} of GPU {'/'.join(filter(None, (gpu.gpu, gpu.gpu_instance)))}"
+        for gpu in judged
+        for key in PROFILING
+        if getattr(gpu, key) is None and (key in given or key in gpu.blank)
+    ]
+    if blank:
+        fix = "end what else profiles there (dcgmi profile --resume), then restart dcgm-exporter"
+        return Finding("dcgm profiling", False, f"no number for {', '.join(blank)}", fix)
+    missing = [key for key in PROFILING if key not in given]
+    without = f"; not collected: {', '.join(missing)}" if missing else ""
+    return Finding("dcgm profiling", True, f"{', '.join(given)}{without}")
 
 
 def _engine(config: NodeConfig, engine: EngineConfig) -> Finding:

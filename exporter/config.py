@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from palegreen.exporter.engines.source import instance_id
+from palegreen.exporter.kubelet.source import SOCKET
 from palegreen.runtime.log import Format, Level
 from palegreen.runtime.quantity import Bytes, Seconds
 from palegreen.runtime.web import ListenError, parse_address
@@ -109,8 +110,25 @@ class NodeConfig(_Section):
     nvml: bool = Field(True, description="read GPUs through the NVIDIA driver")
     nvml_library: Path | None = Field(None, description="NVML library; found by the loader if not given")
     nvml_interval: Seconds = Field(1.0, description="time between two readings of a GPU")
-    nvml_sample_interval: Seconds = Field(0.1, description="time between two looks at a GPU's utilisation samples")
+    nvml_sample_interval: Seconds = Field(
+        0.1, description="time between two looks at a GPU whose driver keeps no samples of its utilisation"
+    )
     model_sizes: list[ModelSize] = Field([], description="models whose remaining room is published")
+    dcgm: Url | None = Field(None, description="dcgm-exporter of this node, http(s)://HOST:PORT; fills what NVML lacks")
+    dcgm_interval: Seconds = Field(
+        15.0, description="time between two readings of dcgm-exporter, which collects each 30s"
+    )
+    attribution: bool = Field(True, description="tell which container or unit uses a GPU; needs nvml")
+    attribution_commands: bool = Field(
+        False, description="show the command name of a process in no container and no unit, in the label unit"
+    )
+    host_root: Path = Field(
+        Path("/"), description="where the host's /proc, /sys and /var/log are to be seen, such as /host"
+    )
+    network: bool = Field(True, description="read RDMA ports and network cards of the node")
+    network_interval: Seconds = Field(5.0, description="time between two readings of the ports")
+    kubelet: bool = Field(True, description="ask the kubelet, where there is one, which pod holds which GPU")
+    kubelet_socket: Path = Field(SOCKET, description="the kubelet's pod-resources socket")
     web_config_file: Path | None = Field(None, description="TLS, users and headers, in exporter-toolkit's format")
     log_level: Level = Field("info", description="least level that is logged")
     log_format: Format = Field("logfmt", description="format of the log")
@@ -121,17 +139,9 @@ class NodeConfig(_Section):
         return engine.timeout or self.engine_timeout or min(max(interval, 2.0), 10.0)
 
 
+_LIVE = ("engines", "engine_interval", "engine_timeout", "engine_body_limit", "engine_mappings", "log_level")
 # Read once at the start: a change needs a restart.
-FIXED = (
-    "listen_address",
-    "nvml",
-    "nvml_library",
-    "nvml_interval",
-    "nvml_sample_interval",
-    "model_sizes",
-    "web_config_file",
-    "log_format",
-)
+FIXED = tuple(key for key in NodeConfig.model_fields if key not in _LIVE)
 
 
 def load(path: Path | None, overrides: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> NodeConfig:

@@ -20,12 +20,16 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
 class Readings:
-    """What one collection found: sample lines by metric. Immutable."""
+    """What one collection found: sample lines by metric. Immutable.
 
-    __slots__ = ("lines",)
+    Those that fill gaps give way, by metric and value of its first label, to whatever else is shown beside them.
+    """
 
-    def __init__(self, lines: Mapping[str, str]) -> None:
+    __slots__ = ("fills_gaps", "lines")
+
+    def __init__(self, lines: Mapping[str, str], *, fills_gaps: bool = False) -> None:
         self.lines = MappingProxyType(dict(lines))
+        self.fills_gaps = fills_gaps
 
 
 NOTHING = Readings({})
@@ -65,16 +69,18 @@ class Collected:
         for name, lines in readings.lines.items():
             self._lines.setdefault(name, []).append(lines)
 
-    def readings(self) -> Readings:
+    def readings(self, *, fills_gaps: bool = False) -> Readings:
         """What was gathered so far, frozen."""
-        return Readings({name: "".join(lines) for name, lines in self._lines.items()})
+        lines = {name: "".join(lines) for name, lines in self._lines.items()}
+        return Readings(lines, fills_gaps=fills_gaps)
 
 
 class Exposition:
     """One state of all readings. A body is rendered at its first use, or ahead of it by `prepare`, and kept."""
 
     def __init__(self, readings: Sequence[Readings]) -> None:
-        self._readings = readings
+        self._readings = [each for each in readings if not each.fills_gaps]
+        self._fillers = [each for each in readings if each.fills_gaps]
         self._bodies: dict[tuple[bool, bool], bytes] = {}
         self._lock = Lock()
 
@@ -102,12 +108,27 @@ class Exposition:
         parts: list[str] = []
         for name, metric in metrics().items():
             lines = [readings.lines[name] for readings in self._readings if name in readings.lines]
-            if lines:
+            for filler in self._fillers:
+                if name in filler.lines:
+                    lines.append(_missing(filler.lines[name], lines))
+            if any(lines):
                 parts.append(_header(metric, openmetrics))
                 parts += lines
         if openmetrics:
             parts.append("# EOF\n")
         return "".join(parts).encode(errors="replace")  # JSON can hold half a surrogate pair, UTF-8 cannot
+
+
+def _missing(lines: str, shown: Sequence[str]) -> str:
+    """Those lines whose first label has a value of which nothing is shown."""
+    if not any(shown):
+        return lines
+    taken = {_first_label(line) for text in shown for line in text.splitlines()}
+    return "".join(line for line in lines.splitlines(keepends=True) if _first_label(line) not in taken)
+
+
+def _first_label(line: str) -> str:
+    return line.partition('",')[0].partition('"}')[0]
 
 
 def negotiate(accept: str, accept_encoding: str) -> tuple[bool, bool]:

@@ -6,34 +6,17 @@ import json
 import re
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from support.daemon import Daemon, run
-from support.gpus import Machine, library
+from support.gpus import Machine
 from support.waiting import until
 
-from palegreen.demo.driver.build import OLD_DRIVER, BuildError
+from palegreen.demo.driver.build import OLD_DRIVER
 
 GIB = 1 << 30
 START = 1_700_000_000.0
-
-
-@pytest.fixture(scope="session")
-def drivers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.getbasetemp().parent / "drivers"
-
-
-@pytest.fixture
-def machine(tmp_path: Path, drivers: Path) -> Callable[..., Machine]:
-    def make(scenario: dict[str, Any], without: frozenset[str] = frozenset()) -> Machine:
-        try:
-            return Machine(tmp_path, library(drivers, without), scenario)
-        except BuildError as failure:
-            pytest.skip(f"the driver cannot be simulated: {failure}")
-
-    return make
 
 
 def gpus(daemon: Daemon, name: str) -> dict[str, float]:
@@ -44,7 +27,9 @@ def gpus(daemon: Daemon, name: str) -> dict[str, float]:
 def comparable(text: str) -> str:
     """An exposition without what differs from run to run."""
     kept = [line for line in text.splitlines(keepends=True) if "palegreen_gpu_" in line or "palegreen_driver_" in line]
-    return re.sub(r"^(palegreen_gpu_(?:energy|pcie_[rt]x|nvlink_[rt]x)_\w+_total\{.*\}) .*$", r"\1 *", "".join(kept), flags=re.M)
+    return re.sub(
+        r"^(palegreen_gpu_(?:energy|pcie_[rt]x|nvlink_[rt]x)_\w+_total\{.*\}) .*$", r"\1 *", "".join(kept), flags=re.M
+    )
 
 
 WHOLE = {

@@ -15,6 +15,7 @@ from palegreen.catalogue.engines import Engine
 from palegreen.catalogue.metrics import metrics
 from palegreen.exporter.engines.facts import Facts, Known
 from palegreen.exporter.engines.fetch import Fetched, Fetcher, FetchError
+from palegreen.exporter.engines.kvcache import add_expected_waste
 from palegreen.exporter.engines.mapping import Mapped, Mapper, Owner
 from palegreen.exporter.engines.page import Histogram, Page, PageError, PageParser, Row
 from palegreen.exporter.source import SourceError
@@ -175,6 +176,7 @@ class EngineSource:
     def _publish(self, mapped: Sequence[Mapped]) -> Readings:
         whole = Collected()
         for each in mapped:
+            add_expected_waste(each)
             for owner in each.owners():
                 whole.include(self._owned(each, owner))
         return whole.readings()

@@ -17,8 +17,8 @@ from palegreen.exporter.nvml.mig import MigDevice, MigDevices
 from palegreen.exporter.nvml.processes import Busy, processes
 from palegreen.exporter.nvml.samples import Samples
 from palegreen.exporter.nvml.totals import Totals
-from palegreen.exporter.nvml.usage import DeviceUse
-from palegreen.runtime.exposition import Collected, Readings
+from palegreen.exporter.nvml.usage import DeviceUse, ProcessUse
+from palegreen.runtime.exposition import NOTHING, Collected, Readings
 
 _ACTIVITY = {
     gpm.SM: "palegreen_gpu_sm_active_seconds_total",
@@ -26,6 +26,7 @@ _ACTIVITY = {
     gpm.TENSOR: "palegreen_gpu_tensor_active_seconds_total",
     gpm.DRAM: "palegreen_gpu_dram_active_seconds_total",
 }
+_SLOW_EVERY = 5.0  # seconds
 _BUSY = 0.5  # a GPU that computed for half of a second is held to its clock
 _LOW = 0.5  # of the highest SM clock
 
@@ -53,6 +54,7 @@ class Gpu:
         self._name = self._calls(nvml.nvmlDeviceGetName, self.handle) or ""
         pci = self._calls(nvml.nvmlDeviceGetPciInfo_v3, self.handle)
         self._pci = _text(pci.busId) if pci is not None else ""
+        self._minor: int | None = self._calls(nvml.nvmlDeviceGetMinorNumber, self.handle)
         self._max_clocks = {
             domain: megahertz
             for domain, kind in families.CLOCKS
@@ -67,8 +69,19 @@ class Gpu:
         self._basis = ""
         self._counted: dict[str, float] = {}
         self._busy_before = 0.0
+        self._slow_at = float("-inf")
+        self._slow_readings = NOTHING
         self._drained = False
         self.usage: tuple[DeviceUse, ...] = ()
+
+    @property
+    def must_be_polled(self) -> bool:
+        """Whether something is lost between two readings: the driver keeps no samples, or counts no throttling.
+
+        A driver that keeps them has at least the last two seconds (a hundred samples of 20 ms), so that taking them
+        more often than they are published brings nothing.
+        """
+        return self._basis == "polling" or not self._counted
 
     def close(self) -> None:
         """Let go of what is kept in the library."""
@@ -106,18 +119,12 @@ class Gpu:
         memory = families.memory(self._calls, self.handle, whole)
         self._peak(whole, totals, "", now, memory)
         self._utilization_readings(whole, totals)
-        families.bar1(self._calls, self.handle, whole)
         families.media(self._calls, self.handle, whole)
         self._power_readings(whole, totals)
         families.temperature(self._calls, self.handle, whole)
         clocks = families.clocks(self._calls, self.handle, whole)
-        for domain, megahertz in self._max_clocks.items():
-            whole.add("palegreen_gpu_clock_max_hertz", megahertz * families.MEGA, domain)
-        families.ecc(self._calls, self.handle, whole)
-        families.remapped_rows(self._calls, self.handle, whole)
-        families.pcie_link(self._calls, self.handle, whole)
-        families.modes(self._calls, self.handle, whole)
-        self._counted = self._links.publish(now, whole)
+        self._counted = self._links.publish(whole)
+        whole.include(self._slow(now))
         self._throttled(whole, totals)
         self._low_clock(whole, totals, now, clocks)
         if enabled:
@@ -127,10 +134,24 @@ class Gpu:
             self._activity(whole, "", self._gpm, totals, pcie=True)
             self._busy.drain(totals.minute.period() if self._basis == "samples" else None)
             used = processes(self._calls, self.handle, self._busy, whole)
-            self.usage = self._use("", memory, used)
+            self.usage = self._use(memory, used, totals, clocks)
         if not self._calls.answered:
             raise GpuGoneError("it answers no call")
         return whole.readings()
+
+    def _slow(self, now: float) -> Readings:
+        """What changes seldom, or takes long to ask for; read every few seconds."""
+        if now - self._slow_at >= _SLOW_EVERY:
+            add = Collected(self.identity.uuid, self.identity.gpu, "")
+            for domain, megahertz in self._max_clocks.items():
+                add.add("palegreen_gpu_clock_max_hertz", megahertz * families.MEGA, domain)
+            for family in (
+                families.bar1, families.ecc, families.remapped_rows, families.pcie_link, families.modes
+            ):  # fmt: skip
+                family(self._calls, self.handle, add)
+            self._links.nvlinks(add)
+            self._slow_readings, self._slow_at = add.readings(), now
+        return self._slow_readings
 
     def _info(self, add: Collected, mig_mode: str) -> None:
         library = self._library
@@ -138,14 +159,25 @@ class Gpu:
         versions = (library.driver_version, library.cuda_version)
         add.add("palegreen_gpu_info", 1, self._name, self._pci, *versions, mig_mode, simulated)
 
-    def _use(self, mig: str, memory: Any, used: tuple[Any, ...]) -> tuple[DeviceUse, ...]:
+    def _use(
+        self, memory: Any, used: tuple[ProcessUse, ...], totals: Totals, clocks: dict[str, int]
+    ) -> tuple[DeviceUse, ...]:
         if memory is None:
             return ()
-        return (DeviceUse(self.identity.uuid, self.identity.gpu, mig, memory.total, memory.free, used),)
+        return (
+            DeviceUse(
+                *(self.identity.uuid, self.identity.gpu, "", memory.total, memory.free, used),
+                busy_seconds=totals.busy.total if self._basis else None,
+                sm_clock_hertz=float(clocks["sm"] * families.MEGA) if "sm" in clocks else None,
+                minor=self._minor,
+            ),
+        )
 
     def _device(self, whole: Collected, device: MigDevice, totals: Totals, now: float) -> DeviceUse:
         part = Collected(self.identity.uuid, self.identity.gpu, device.uuid)
-        part.add("palegreen_gpu_mig_info", 1, device.profile, device.gpu_instance, device.compute_instance)
+        part.add(
+            "palegreen_gpu_mig_info", 1, device.profile, *map(_optional, (device.gpu_instance, device.compute_instance))
+        )
         memory = families.memory(device.calls, device.handle, part)
         self._peak(part, totals, device.uuid, now, memory)
         if device.gpm is not None:
@@ -153,7 +185,12 @@ class Gpu:
         used = processes(device.calls, device.handle, None, part)
         whole.include(part.readings())
         total, free = (memory.total, memory.free) if memory is not None else (0, 0)
-        return DeviceUse(self.identity.uuid, self.identity.gpu, device.uuid, total, free, used)
+        return DeviceUse(
+            *(self.identity.uuid, self.identity.gpu, device.uuid, total, free, used),
+            minor=self._minor,
+            gpu_instance=device.gpu_instance,
+            compute_instance=device.compute_instance,
+        )
 
     def _peak(self, add: Collected, totals: Totals, mig: str, now: float, memory: Any) -> None:
         if memory is not None:
@@ -233,3 +270,7 @@ class Gpu:
 
 def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
+
+
+def _optional(value: int | None) -> str:
+    return "" if value is None else str(value)

@@ -81,26 +81,24 @@ _LINK_BYTES = {
         nvml.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX,
     ),
 }
-_LINKS_EVERY = 5.0  # seconds; eighteen links have over two hundred fields
 _MOST_LINKS = 36
 
 
 class Links:
-    """The field values of one GPU, read in one call, and those of its NVLinks in another, less often."""
+    """The field values of one GPU in one call, and those of its NVLinks in another."""
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
         self._gpu = Fields(handle, _GPU_FIELDS)
-        self._nvlink: Fields | None = None
-        self.counts_pcie = False
+        self._nvlink = Fields(handle, ())
+        self._links_of = 0
         self._count = 0
-        self._looked: float | None = None
-        self._values: dict[Field, float] = {}
+        self.counts_pcie = False
 
-    def publish(self, now: float, add: Collected) -> dict[str, float]:
-        """Add everything; returns the seconds for which the driver says that each reason held the clocks down.
+    def publish(self, add: Collected) -> dict[str, float]:
+        """Add what one GPU has one of; returns the seconds for which the driver says that each reason held the clocks.
 
-        `now` in monotonic seconds. Raises GpuGoneError.
+        Raises GpuGoneError, as does `nvlinks`.
         """
         fields = {identifier: value for (identifier, _), value in self._gpu.read().items()}
         for name, identifier in (
@@ -124,25 +122,22 @@ class Links:
                 add.add("palegreen_gpu_recovery_action", action == number, name)
             if action not in _RECOVERY:
                 add.add("palegreen_gpu_recovery_action", 1, f"code_{action}")
-        self._links(now, int(fields.get(nvml.NVML_FI_DEV_NVLINK_LINK_COUNT, 0)), add)
+        self._count = min(int(fields.get(nvml.NVML_FI_DEV_NVLINK_LINK_COUNT, 0)), _MOST_LINKS)
         return {THROTTLE_FIELDS[i]: value * _NANO for i, value in fields.items() if i in THROTTLE_FIELDS}
 
-    def _links(self, now: float, count: int, add: Collected) -> None:
-        count = min(count, _MOST_LINKS)
-        if count != self._count:
+    def nvlinks(self, add: Collected) -> None:
+        """Add traffic and errors of each NVLink; eighteen have over two hundred fields, so this is read less often."""
+        if self._count != self._links_of:
             wanted = [identifier for pair in _LINK_BYTES.values() for identifier in pair] + list(_LINK_ERRORS)
-            self._nvlink = Fields(self._handle, [(i, link) for link in range(count) for i in wanted])
-            self._count, self._looked, self._values = count, None, {}
-        if self._nvlink is None:
-            return
-        if self._looked is None or now - self._looked >= _LINKS_EVERY:
-            self._values, self._looked = self._nvlink.read(), now
-        for link in range(count):
+            self._nvlink = Fields(self._handle, [(i, link) for link in range(self._count) for i in wanted])
+            self._links_of = self._count
+        values = self._nvlink.read()
+        for link in range(self._count):
             for name, (exact, kibibytes) in _LINK_BYTES.items():
-                if (exact, link) in self._values:
-                    add.add(name, self._values[exact, link], str(link))
-                elif (kibibytes, link) in self._values:
-                    add.add(name, self._values[kibibytes, link] * _KIB, str(link))
+                if (exact, link) in values:
+                    add.add(name, values[exact, link], str(link))
+                elif (kibibytes, link) in values:
+                    add.add(name, values[kibibytes, link] * _KIB, str(link))
             for identifier, kind in _LINK_ERRORS.items():
-                if (identifier, link) in self._values:
-                    add.add("palegreen_gpu_nvlink_errors_total", self._values[identifier, link], str(link), kind)
+                if (identifier, link) in values:
+                    add.add("palegreen_gpu_nvlink_errors_total", values[identifier, link], str(link), kind)

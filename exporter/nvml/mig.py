@@ -22,8 +22,8 @@ class MigDevice(NamedTuple):
 
     uuid: str
     profile: str
-    gpu_instance: str
-    compute_instance: str
+    gpu_instance: int | None
+    compute_instance: int | None
     handle: Any
     calls: Calls
     gpm: Gpm | None
@@ -78,7 +78,7 @@ class MigDevices:
         instance = calls(nvml.nvmlDeviceGetGpuInstanceId, handle)
         compute = calls(nvml.nvmlDeviceGetComputeInstanceId, handle)
         gpm = Gpm(self._parent, instance) if instance is not None else None
-        return MigDevice(uuid, profile, _optional(instance), _optional(compute), handle, calls, gpm)
+        return MigDevice(uuid, profile, instance, compute, handle, calls, gpm)
 
 
 class _Profile(NamedTuple):
@@ -130,7 +130,9 @@ class Capacity:
             if placements:
                 name = info.name if isinstance(info.name, str) else info.name.decode(errors="replace")
                 slices = max(size for _, size in placements)
-                yield _Profile(name.removeprefix("MIG "), info.id, slices, max(start + size for start, size in placements))
+                yield _Profile(
+                    name.removeprefix("MIG "), info.id, slices, max(start + size for start, size in placements)
+                )
 
     def _used(self, profile: _Profile) -> int:
         return sum(self._calls(_sizes, self._parent, profile.identifier) or ())
@@ -146,7 +148,3 @@ def _sizes(device: Any, profile: int) -> list[int]:
     count, array = c_uint(_MOST), (nvml.c_nvmlGpuInstance_t * _MOST)()
     nvml.nvmlDeviceGetGpuInstances(device, profile, array, byref(count))
     return [nvml.nvmlGpuInstanceGetInfo(instance).placement.size for instance in array[: count.value]]
-
-
-def _optional(value: int | None) -> str:
-    return "" if value is None else str(value)

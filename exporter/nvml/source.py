@@ -75,6 +75,11 @@ class NvmlSource:
             for _, _, readings in (worker.latest() for worker in self._workers)
         )
 
+    def mig_device(self, uuid: str, gpu_instance: str) -> str:
+        """UUID of the MIG device in a GPU instance; empty where there is none, or several share the instance."""
+        found = [use.mig for use in self.usage() if use.uuid == uuid and str(use.gpu_instance) == gpu_instance]
+        return found[0] if len(found) == 1 else ""
+
     def wait(self) -> None:
         """Until every GPU has answered or is past its deadline; for a single exposition."""
         while any(worker.latest()[1] is None for worker in self._workers):

@@ -19,7 +19,11 @@ class ProcessUse:
 
 @dataclass(frozen=True, slots=True)
 class DeviceUse:
-    """One GPU, or one MIG device of it (`mig` is its UUID), with its processes and memory in bytes."""
+    """One GPU, or one MIG device of it (`mig` is its UUID), with its processes and memory in bytes.
+
+    `busy_seconds` is its integral of utilisation so far; both it and the SM clock are None where nothing tells.
+    `minor` is that of the GPU's /dev/nvidia<minor>, for its MIG devices too; the instances are those of a MIG device.
+    """
 
     uuid: str
     gpu: str
@@ -27,3 +31,8 @@ class DeviceUse:
     total_bytes: int
     free_bytes: int
     processes: tuple[ProcessUse, ...]
+    busy_seconds: float | None = None
+    sm_clock_hertz: float | None = None
+    minor: int | None = None
+    gpu_instance: int | None = None
+    compute_instance: int | None = None

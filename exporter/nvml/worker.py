@@ -21,7 +21,7 @@ _TRY_AGAIN = 2.0  # seconds between attempts to find a lost GPU
 
 
 class Worker:
-    """Samples GPU `index` every `tick` seconds and reads it every `interval`.
+    """Reads GPU `index` every `interval` seconds; where the driver keeps no samples, it looks every `tick` seconds.
 
     What takes over `deadline` counts as no answer.
     """
@@ -101,8 +101,8 @@ class Worker:
                 gpu = None
                 self._stopped.wait(max(_TRY_AGAIN, self._interval))
             else:
-                # not the event: waiting on it costs ten times as much, eighty times a second
-                time.sleep(max(self._tick - (self._clock() - began), 0.0))
+                tick = self._tick if gpu.must_be_polled else self._interval
+                self._stopped.wait(max(tick - (self._clock() - began), 0.0))
 
     def _lost(self, gpu: Gpu | None, failure: Exception) -> None:
         self._publish(NOTHING, ())

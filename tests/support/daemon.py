@@ -34,10 +34,13 @@ def run(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Com
 
 
 class Daemon:
-    """The node daemon on a port of its own choice, without NVML. `log` is what it has written to standard error."""
+    """The node daemon on a port of its own choice, without sources of the node itself.
+
+    `log` is what it has written to standard error.
+    """
 
     def __init__(self, *arguments: str, env: Mapping[str, str] | None = None, address: str = "127.0.0.1:0") -> None:
-        command = [PROGRAM, "node", "--no-nvml", *arguments]
+        command = [PROGRAM, "node", "--no-nvml", "--no-network", "--no-kubelet", *arguments]
         if address:
             command += ["--listen-address", address]
         self.log: list[str] = []

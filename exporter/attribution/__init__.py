@@ -1,0 +1,1 @@
+"""Who uses the GPUs: process -> cgroup -> container, pod or systemd unit."""

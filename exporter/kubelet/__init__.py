@@ -1,0 +1,1 @@
+"""Which pod holds which GPU, as the kubelet of the node tells it."""

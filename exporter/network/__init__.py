@@ -1,0 +1,1 @@
+"""The node's own network: RDMA ports and physical network cards, as the kernel counts them."""
