@@ -1,8 +1,9 @@
-"""The small servers of benchmarks/node.py, each a process of its own.
+"""What the benchmarks need around their targets, each a process of its own.
 
     servers.py engines PAGE...   one port per PAGE (FILE:/path), counters grow at each request; prints the ports
     servers.py floor FILE        answers every request with the bytes of FILE, and does nothing else; prints the port
     servers.py openlit PRICING   openlit's GPU collector behind a Prometheus endpoint; prints the port
+    servers.py samples FILE      writes every utilisation sample of every GPU to FILE: GPU, microseconds, percent
 
 Imports are inside the functions: the process that is measured loads what it needs and nothing else.
 """
@@ -121,9 +122,32 @@ def openlit(pricing: str) -> None:
         time.sleep(3600)
 
 
+def samples(file: str) -> None:
+    """Record the driver's own samples (nvmlDeviceGetSamples) as they come, by NVIDIA's binding and nothing else."""
+    import time
+    from pathlib import Path
+
+    import pynvml as nvml
+
+    nvml.nvmlInit()
+    handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+    last = dict.fromkeys(range(len(handles)), 0)
+    with Path(file).open("w") as out:
+        while True:
+            for gpu, handle in enumerate(handles):
+                try:
+                    _, found = nvml.nvmlDeviceGetSamples(handle, nvml.NVML_GPU_UTILIZATION_SAMPLES, last[gpu])
+                except nvml.NVMLError_NotFound:
+                    continue
+                out.writelines(f"{gpu} {sample.timeStamp} {sample.sampleValue.uiVal}\n" for sample in found)
+                last[gpu] = found[-1].timeStamp
+            out.flush()
+            time.sleep(0.5)
+
+
 if __name__ == "__main__":
     what, *arguments = sys.argv[1:]
     if what == "engines":
         engines(arguments)
     else:
-        {"floor": floor, "openlit": openlit}[what](arguments[0])
+        {"floor": floor, "openlit": openlit, "samples": samples}[what](arguments[0])

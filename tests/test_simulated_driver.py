@@ -324,9 +324,9 @@ def test_a_wave_runs_from_the_start_of_the_scenario(boot: Boot) -> None:
     assert watts == pytest.approx(Wave(**wave).at(time.time() - start), abs=10)
 
 
-@pytest.mark.parametrize("shape", ["sine", "square"])
-def test_energy_is_the_integral_of_power(boot: Boot, shape: str) -> None:
-    power = {"base": 400, "amplitude": 300, "period": 7, "shape": shape}
+@pytest.mark.parametrize(("shape", "duty"), [("sine", 0.5), ("square", 0.5), ("square", 0.9)])
+def test_energy_is_the_integral_of_power(boot: Boot, shape: str, duty: float) -> None:
+    power = {"base": 400, "amplitude": 300, "period": 7, "shape": shape, "duty": duty}
     start = time.time() - 9
     machine = boot({"start": start, "gpus": [{"power": power, "energy": 1000}]})
     joules = machine("nvmlDeviceGetTotalEnergyConsumption(gpu(0))") / 1000

@@ -20,7 +20,7 @@ enum shape { ABSENT, CONSTANT, SINE, SQUARE };
 
 struct wave {
     enum shape shape;
-    double base, amplitude, period, phase;
+    double base, amplitude, period, phase, duty;
 };
 
 enum kind { SYSTEM, GPU, MIG, PROFILE, PROCESS, EVENT };

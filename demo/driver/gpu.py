@@ -115,6 +115,8 @@ class Wave(Model):
     phase: float = Field(default=0, allow_inf_nan=False)
     """Seconds by which the wave runs ahead."""
     shape: Literal["sine", "square"] = "sine"
+    duty: float = Field(default=0.5, gt=0, lt=1)
+    """Share of the period in which a square wave is high."""
 
     @model_validator(mode="after")
     def _never_negative(self) -> Self:
@@ -125,7 +127,7 @@ class Wave(Model):
     def at(self, seconds: float) -> float:
         """The value that many seconds after the start of the scenario."""
         turn = (seconds + self.phase) / self.period
-        swing = math.sin(math.tau * turn) if self.shape == "sine" else 1 if turn % 1 < 0.5 else -1
+        swing = math.sin(math.tau * turn) if self.shape == "sine" else 1 if turn % 1 < self.duty else -1
         return self.base + self.amplitude * swing
 
 

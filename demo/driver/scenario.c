@@ -52,11 +52,11 @@ double wave_value(const struct scenario *scenario, const struct wave *wave, doub
     if (wave->shape == SINE)
         return wave->base + wave->amplitude * sin(TURN * turns);
     if (wave->shape == SQUARE)
-        return wave->base + wave->amplitude * (turns - floor(turns) < 0.5 ? 1 : -1);
+        return wave->base + wave->amplitude * (turns - floor(turns) < wave->duty ? 1 : -1);
     return wave->base;
 }
 
-// What the swing around the base adds up to: nothing over a whole period.
+// What the swing around the base adds up to: nothing over a whole period, unless it is longer high than low.
 static double swing_total(const struct scenario *scenario, const struct wave *wave, double time)
 {
     double turns = phase_time(scenario, wave, time) / wave->period;
@@ -64,7 +64,8 @@ static double swing_total(const struct scenario *scenario, const struct wave *wa
     if (wave->shape == SINE)
         return -wave->amplitude * wave->period / TURN * cos(TURN * part);
     if (wave->shape == SQUARE)
-        return wave->amplitude * wave->period * (part < 0.5 ? part : 1 - part);
+        return wave->amplitude * wave->period *
+               (floor(turns) * (2 * wave->duty - 1) + (part < wave->duty ? part : 2 * wave->duty - part));
     return 0;
 }
 
@@ -109,13 +110,13 @@ static int find(const char *const *names, int count, const char *name)
 static int read_signal(struct entity *entity, const char *line)
 {
     char name[64], shape[16] = "";
-    struct wave wave = {CONSTANT, 0, 0, 1, 0};
-    int fields = sscanf(line, "%63s %lf %15s %lf %lf %lf", name, &wave.base, shape, &wave.amplitude, &wave.period,
-                        &wave.phase);
+    struct wave wave = {CONSTANT, 0, 0, 1, 0, 0.5};
+    int fields = sscanf(line, "%63s %lf %15s %lf %lf %lf %lf", name, &wave.base, shape, &wave.amplitude,
+                        &wave.period, &wave.phase, &wave.duty);
     int signal = find(signal_names, SIGNAL_COUNT, name);
-    if (signal < 0 || (fields != 2 && fields != 6))
+    if (signal < 0 || (fields != 2 && fields != 7))
         return 0;
-    if (fields == 6)
+    if (fields == 7)
         wave.shape = strcmp(shape, "square") ? SINE : SQUARE;
     entity->signals[signal] = wave;
     return 1;

@@ -217,7 +217,7 @@ def _number(value: Wave | tuple[int, ...] | float) -> str:
         case Wave(amplitude=0):
             return repr(value.base)
         case Wave():
-            return f"{value.base!r} {value.shape} {value.amplitude!r} {value.period!r} {value.phase!r}"
+            return f"{value.base!r} {value.shape} {value.amplitude!r} {value.period!r} {value.phase!r} {value.duty!r}"
         case tuple():
             return str(sum(1 << place for place in value))
         case _:

@@ -206,6 +206,7 @@ class Gpu:
         if not self._basis:
             return
         add.add("palegreen_gpu_busy_seconds_total", totals.busy.total)
+        add.add("palegreen_gpu_sampled_seconds_total", totals.busy.covered)
         add.add("palegreen_gpu_unsampled_seconds_total", totals.busy.unseen)
         for basis in ("samples", "polling"):
             add.add("palegreen_gpu_sampling", basis == self._basis, basis)

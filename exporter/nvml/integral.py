@@ -11,11 +11,13 @@ _LONGEST = 2.5  # seconds; nvml.h documents sample periods of 1/6 to 1 s, so a l
 class Integral:
     """The integral over time of a signal that is sampled. A sample holds for the time since the one before it.
 
-    `total` is in the signal's unit times seconds, `unseen` the seconds that no sample covers.
+    `total` is in the signal's unit times seconds, `covered` the seconds it is taken over, `unseen` those that no sample
+    covers.
     """
 
     def __init__(self) -> None:
         self.total = 0.0
+        self.covered = 0.0
         self.unseen = 0.0
         self.latest: float | None = None
         self._at: float | None = None
@@ -29,6 +31,7 @@ class Integral:
             self.unseen += elapsed
         else:
             self.total += value * elapsed
+            self.covered += elapsed
         self._at, self.latest = at, value
 
 
