@@ -1,4 +1,4 @@
-"""One attached GPU: what is sampled ten times a second, what is read once, and what adds up in between."""
+"""One attached GPU: what is sampled, what is read once a second, and what adds up in between."""
 
 from __future__ import annotations
 
