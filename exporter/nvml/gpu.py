@@ -15,7 +15,7 @@ from palegreen.exporter.nvml.gpm import Gpm
 from palegreen.exporter.nvml.links import Links
 from palegreen.exporter.nvml.mig import MigDevice, MigDevices
 from palegreen.exporter.nvml.processes import Busy, processes
-from palegreen.exporter.nvml.samples import Samples
+from palegreen.exporter.nvml.samples import Polled, Samples
 from palegreen.exporter.nvml.totals import Totals
 from palegreen.exporter.nvml.usage import DeviceUse, ProcessUse
 from palegreen.runtime.exposition import NOTHING, Collected, Readings
@@ -62,6 +62,7 @@ class Gpu:
         }
         self._mig = MigDevices(self._calls, self.handle)
         self._utilization = Samples(self.handle, nvml.NVML_GPU_UTILIZATION_SAMPLES, clock)
+        self._polled = Polled(self.handle, clock)
         self._power = Samples(self.handle, nvml.NVML_TOTAL_POWER_SAMPLES, clock)
         self._gpm = Gpm(self.handle, clock=clock)
         self._busy = Busy(self.handle, clock)
@@ -98,11 +99,11 @@ class Gpu:
             for at, percent in drained:
                 totals.minute.add(at, percent / 100)
             self._drained = True
-        elif (rates := self._calls(nvml.nvmlDeviceGetUtilizationRates, self.handle)) is not None:
+        elif (percent_now := self._polled.percent()) is not None:
             self._basis = "polling"
             now = self._clock()
-            totals.busy.add(now, rates.gpu / 100)
-            totals.minute.add(now, rates.gpu / 100)
+            totals.busy.add(now, percent_now / 100)
+            totals.minute.add(now, percent_now / 100)
         else:
             self._basis = ""
         if not self._counted:
