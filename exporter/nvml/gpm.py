@@ -63,8 +63,9 @@ class Gpm:
     def close(self) -> None:
         """Free both samples; they are host memory, so this is safe when the GPU is lost."""
         free = entry_point("nvmlGpmSampleFree")
-        for sample in self._samples if free is not None else ():
-            free(sample)
+        if free is not None:
+            for sample in self._samples:
+                free(sample)
         self._samples, self._at = [], None
 
     def _allocated(self) -> bool:
@@ -80,10 +81,9 @@ class Gpm:
     def _take(self, sample: Any) -> int:
         if self._instance is None:
             whole = entry_point("nvmlGpmSampleGet")
-            return nvml.NVML_ERROR_FUNCTION_NOT_FOUND if whole is None else whole(self._handle, sample)
+            return _missing() if whole is None else whole(self._handle, sample)
         part = entry_point("nvmlGpmMigSampleGet")
-        code = nvml.NVML_ERROR_FUNCTION_NOT_FOUND
-        return code if part is None else part(self._handle, self._instance, sample)
+        return _missing() if part is None else part(self._handle, self._instance, sample)
 
     def _metrics(self, before: Any, current: Any, elapsed: float) -> dict[int, float]:
         request = self._request
@@ -99,3 +99,7 @@ class Gpm:
             for item in request.metrics[: len(_WANTED)]
             if item.nvmlReturn == nvml.NVML_SUCCESS and isfinite(item.value) and item.value >= 0
         }
+
+
+def _missing() -> int:
+    return int(nvml.NVML_ERROR_FUNCTION_NOT_FOUND)
