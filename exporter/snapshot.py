@@ -90,6 +90,7 @@ class Snapshots:
             self._rendered, self._good_at = True, time.monotonic()
 
     def _run(self) -> None:
+        due = time.monotonic()
         while not self._stopped.is_set():
             self._wake.wait(_AT_LEAST_EVERY)
             self._wake.clear()
@@ -99,7 +100,11 @@ class Snapshots:
             except Exception:
                 log.exception("snapshot.defect", effect="nothing is shown until it is over")
                 self._current, self._rendered = Exposition([]), False
-            self._urgent.wait(_AT_MOST_EVERY)
+            # From due to due, not from end to end: a phase that drifts past a scrape's falsifies a window of rate().
+            now = time.monotonic()
+            if now >= due:
+                due = max(due + _AT_MOST_EVERY, now)
+            self._urgent.wait(due - now)
 
 
 def _health(states: Sequence[State]) -> Readings:
