@@ -426,7 +426,8 @@ def test_beside_nvml_only_its_gaps_are_filled_and_nothing_is_shown_twice(machine
         with simulated.daemon("--dcgm", server.url, "--dcgm-interval", "500ms") as daemon:
             source = "palegreen_gpu_family_source"
             used = "palegreen_gpu_memory_used_bytes"
-            until(lambda: daemon.value(source, gpu="0", metric=used, source="nvml"), 10)
+            for gpu in ("0", "1"):
+                until(lambda gpu=gpu: daemon.value(source, gpu=gpu, metric=used, source="nvml"), 10)
             assert daemon.value(used, gpu="0") != 69800 << 20
             assert daemon.value(POWER, gpu="0") == 311.5, "NVML does not give it for this one"
             assert daemon.value(POWER, gpu="1") != 55.125

@@ -13,7 +13,8 @@ import pytest
 from support.gpus import Machine
 from support.waiting import until
 
-from palegreen.exporter.nvml.integral import Integral, Peak, TrailingMinute
+from palegreen.exporter.nvml.integral import Integral, TrailingMinute
+from palegreen.exporter.peak import Peak
 
 STREAM = json.loads((Path(__file__).parent / "captures" / "gpu" / "utilization-stream.json").read_text())
 SAMPLES = [(at, percent / 100) for at, percent in STREAM["samples"]]
@@ -87,11 +88,11 @@ def test_extremes_forget_what_is_older_than_a_minute() -> None:
 
 def test_a_peak_is_remembered_for_ever_and_for_an_hour() -> None:
     peak = Peak()
-    peak.add(0.0, 40e9)
-    peak.add(1800.0, 2e9)
-    assert (peak.ever, peak.last_hour()) == (40e9, 40e9)
-    peak.add(3700.0, 3e9)
-    assert (peak.ever, peak.last_hour()) == (40e9, 3e9)
+    peak.see(0.0, 40)
+    peak.see(1800.0, 2)
+    assert (peak.ever, peak.last_hour) == (40, 40)
+    peak.see(3700.0, 3)
+    assert (peak.ever, peak.last_hour) == (40, 3)
 
 
 def test_a_stall_of_300_ms_between_two_scrapes_is_visible(machine: Callable[..., Machine]) -> None:

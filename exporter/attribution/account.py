@@ -2,38 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from palegreen.exporter.attribution.owners import Owner, Process
 from palegreen.exporter.nvml.usage import ProcessUse
-
-_MINUTE = 60.0
-_MINUTES = 60
-
-
-@dataclass(slots=True)
-class Peak:
-    """The highest of the values seen: since the first, and over the last hour in steps of a minute."""
-
-    ever: int = 0
-    _minutes: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=_MINUTES))
-
-    def see(self, now: float, value: int) -> None:
-        """One value; `now` is in seconds."""
-        self.ever = max(self.ever, value)
-        minute = int(now // _MINUTE)
-        if self._minutes and self._minutes[-1][0] == minute:
-            value = max(value, self._minutes.pop()[1])
-        while self._minutes and self._minutes[0][0] <= minute - _MINUTES:
-            self._minutes.popleft()
-        self._minutes.append((minute, value))
-
-    @property
-    def last_hour(self) -> int:
-        """The highest of the last hour, as of the latest value."""
-        return max((value for _, value in self._minutes), default=0)
+from palegreen.exporter.peak import Peak
 
 
 @dataclass(slots=True)
@@ -56,14 +30,14 @@ class Account:
 
     def __init__(self) -> None:
         self.shares: dict[Owner, Share] = {}
-        self.peaks: dict[int, int] = {}
+        self.peaks: dict[int, Peak] = {}
         self._started: dict[int, int | None] = {}
         self._busy: dict[int, float] = {}
 
     def update(self, now: float, listed: Iterable[tuple[ProcessUse, Process | None]]) -> None:
         """The processes there are now, None for those of which nothing is known; an owner without any is gone."""
         listed = list(listed)
-        self._processes(listed)
+        self._processes(now, listed)
         grouped: dict[Owner, list[ProcessUse]] = {}
         containers: dict[Owner, set[str]] = {}
         added: dict[Owner, float] = {}
@@ -89,16 +63,16 @@ class Account:
         self._busy[use.pid] = use.busy_seconds
         return use.busy_seconds - before if use.busy_seconds >= before else use.busy_seconds
 
-    def _processes(self, listed: list[tuple[ProcessUse, Process | None]]) -> None:
+    def _processes(self, now: float, listed: list[tuple[ProcessUse, Process | None]]) -> None:
         started = {use.pid: process.started if process else None for use, process in listed}
-        before = self.peaks
-        self.peaks = {}
+        before, self.peaks = self.peaks, {}
         for use, _ in listed:
-            highest = before.get(use.pid, 0) if self._started.get(use.pid) == started[use.pid] else 0
+            peak = before.get(use.pid) if self._started.get(use.pid) == started[use.pid] else None
             if use.memory_bytes is not None:
-                self.peaks[use.pid] = max(highest, use.memory_bytes)
-            elif highest:
-                self.peaks[use.pid] = highest
+                peak = peak or Peak()
+                peak.see(now, use.memory_bytes)
+            if peak is not None:
+                self.peaks[use.pid] = peak
         self._started = started
 
 

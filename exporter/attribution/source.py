@@ -126,7 +126,8 @@ def _publish(collected: Collected, device: tuple[str, str, str], account: Accoun
             if value is not None:
                 collected.add(name, value, *device, *owner)
     for pid, highest in account.peaks.items():
-        collected.add("palegreen_gpu_process_memory_peak_bytes", highest, *device, str(pid))
+        collected.add("palegreen_gpu_process_memory_peak_bytes", highest.ever, *device, str(pid))
+        collected.add("palegreen_gpu_process_memory_peak_1h_bytes", highest.last_hour, *device, str(pid))
     for reason in _REASONS:
         collected.add("palegreen_gpu_processes_unattributed", reasons[reason], *device, reason)
 

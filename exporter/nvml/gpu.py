@@ -196,9 +196,9 @@ class Gpu:
     def _peak(self, add: Collected, totals: Totals, mig: str, now: float, memory: Any) -> None:
         if memory is not None:
             peak = totals.peaks[mig]
-            peak.add(now, memory.used)
+            peak.see(now, memory.used)
             add.add("palegreen_gpu_memory_peak_bytes", peak.ever)
-            add.add("palegreen_gpu_memory_peak_1h_bytes", peak.last_hour())
+            add.add("palegreen_gpu_memory_peak_1h_bytes", peak.last_hour)
 
     def _utilization_readings(self, add: Collected, totals: Totals) -> None:
         if (rates := self._calls(nvml.nvmlDeviceGetUtilizationRates, self.handle)) is not None:

@@ -65,26 +65,3 @@ class TrailingMinute:
         whole = list(self._seconds)[:-1]
         samples = sum(count for _, _, _, count in whole[1:])
         return (whole[-1][0] - whole[0][0]) / samples if len(whole) > 3 and samples else None
-
-
-class Peak:
-    """The largest value since the start, and over the last hour in steps of a minute."""
-
-    def __init__(self) -> None:
-        self.ever = 0.0
-        self._minutes: deque[tuple[int, float]] = deque()
-
-    def add(self, at: float, value: float) -> None:
-        """One reading; `at` in seconds, rising."""
-        self.ever = max(self.ever, value)
-        minute = int(at // 60)
-        if self._minutes and self._minutes[-1][0] == minute:
-            self._minutes[-1] = (minute, max(self._minutes[-1][1], value))
-        else:
-            self._minutes.append((minute, value))
-        while self._minutes[0][0] < minute - 60:
-            self._minutes.popleft()
-
-    def last_hour(self) -> float:
-        """The largest value of the last 60 to 61 minutes."""
-        return max((value for _, value in self._minutes), default=0.0)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import pynvml as nvml
 
-from palegreen.exporter.nvml.integral import Integral, Peak, TrailingMinute
+from palegreen.exporter.nvml.integral import Integral, TrailingMinute
+from palegreen.exporter.peak import Peak
 
 # nvml.h nvmlClocksEventReason*; idle, application clocks and none hold nothing down.
 THROTTLES = (
