@@ -31,7 +31,7 @@ class CapacitySource:
 
     def collect(self) -> Readings:
         """What is free now; nothing while no GPU answers."""
-        devices = self._usage()
+        devices = _distinct([device for device in self._usage() if device.total_bytes])
         collected = Collected()
         if not devices:
             return collected.readings()
@@ -56,17 +56,22 @@ class CapacitySource:
 
 def slots(size: ModelSize, devices: Sequence[DeviceUse]) -> int:
     """How many replicas still fit, each on `size.gpus` different devices with `size.memory` bytes free on each."""
-    room = [int(device.free_bytes // size.memory) for device in devices]
-    replicas = sum(room) // size.gpus
-    while replicas and sum(min(each, replicas) for each in room) < replicas * size.gpus:
-        replicas -= 1
-    return replicas
+    room = [int(device.free_bytes // size.memory) for device in _usable(size, devices)]
+    fitting, beyond = 0, sum(room) // size.gpus + 1
+    while beyond - fitting > 1:
+        replicas = (fitting + beyond) // 2
+        if sum(min(each, replicas) for each in room) >= replicas * size.gpus:
+            fitting = replicas
+        else:
+            beyond = replicas
+    return fitting
 
 
 def fit(size: ModelSize, devices: Sequence[DeviceUse]) -> str:
     """Whether one more replica fits, and if not, why not."""
     if slots(size, devices):
         return FITS
+    devices = _usable(size, devices)
     large_enough = sum(device.total_bytes >= size.memory for device in devices)
     if not large_enough:
         return TOO_LARGE
@@ -74,3 +79,13 @@ def fit(size: ModelSize, devices: Sequence[DeviceUse]) -> str:
         return TOO_FEW_GPUS
     enough = sum(device.free_bytes for device in devices) >= size.memory * size.gpus
     return FRAGMENTED if enough else FULL
+
+
+def _usable(size: ModelSize, devices: Sequence[DeviceUse]) -> list[DeviceUse]:
+    """A model over several GPUs needs whole ones."""
+    return [device for device in devices if size.gpus == 1 or not device.mig]
+
+
+def _distinct(devices: Sequence[DeviceUse]) -> list[DeviceUse]:
+    """Each memory once: the compute instances of one GPU instance (MIG) share theirs."""
+    return list({(device.uuid, device.gpu_instance if device.mig else None): device for device in devices}.values())

@@ -78,7 +78,7 @@ class ModelSize(_Section):
     """A model that might be placed on this node: what one replica needs."""
 
     name: str = Field(min_length=1, description="label model_size")
-    memory: Bytes = Field(gt=0, description="GPU memory on each GPU, weights and KV cache")
+    memory: Bytes = Field(ge=1 << 20, description="GPU memory on each GPU, weights and KV cache")
     gpus: int = Field(1, ge=1, le=64, description="GPUs of one replica (tensor parallel)")
 
     @model_validator(mode="before")
@@ -91,6 +91,14 @@ class ModelSize(_Section):
         if found is None:
             raise ValueError(f"got {value!r}; allowed: NAME=MEMORY or NAME=MEMORYxGPUS, such as llama-70b=40GiBx4")
         return {"name": found[1], "memory": found[2], "gpus": int(found[3] or 1)}
+
+
+def _each_name_once(sizes: list[ModelSize]) -> list[ModelSize]:
+    names = [size.name for size in sizes]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(twice)} is declared twice; allowed: each name once")
+    return sizes
 
 
 class NodeConfig(_Section):
@@ -113,7 +121,9 @@ class NodeConfig(_Section):
     nvml_sample_interval: Seconds = Field(
         0.1, description="time between two looks at a GPU whose driver keeps no samples of its utilisation"
     )
-    model_sizes: list[ModelSize] = Field([], description="models whose remaining room is published")
+    model_sizes: Annotated[list[ModelSize], AfterValidator(_each_name_once)] = Field(
+        [], description="models whose remaining room is published"
+    )
     allocator_dir: Path | None = Field(
         None, description="folder in which allocator probes of serving processes leave their files"
     )

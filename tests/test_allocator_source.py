@@ -385,7 +385,7 @@ def test_a_huge_file_is_not_read(folder: Path, writer: Writer) -> None:
         (body(reserved=1 << 60), "impossible"),
         (body(allocated=7 * GIB), "impossible"),
         (body(requested=7 * GIB), "impossible"),
-        (body(inactive_split=5 * GIB), "impossible"),
+        (body(inactive_split=50 * GIB), "impossible"),
         (body(retries=-1), "impossible"),
     ],
 )

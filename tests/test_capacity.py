@@ -11,7 +11,7 @@ from support.daemon import run
 from support.gpus import Machine
 from support.waiting import until
 
-from palegreen.exporter.capacity import fit, slots
+from palegreen.exporter.capacity import CapacitySource, fit, slots
 from palegreen.exporter.config import ModelSize
 from palegreen.exporter.nvml.usage import DeviceUse
 
@@ -69,6 +69,27 @@ def test_stranded_memory_and_room_are_published_of_all_gpus_that_answer(machine:
         assert daemon.value("palegreen_node_gpu_model_slots", model_size="small") == 2
         played.play({"gpus": [{**gpus[0], "lost": True}, *gpus[1:]]})
         until(lambda: daemon.value("palegreen_node_gpu_free_memory_bytes") == 25 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        (["a=20GiB", "a=30GiB"], "a is declared twice; allowed: each name once"),
+        (["a=40x2"], "got 40; allowed: greater than or equal to 1048576"),
+    ],
+)
+def test_model_sizes_that_cannot_be_meant_are_refused(sizes: list[str], said: str) -> None:
+    done = run("node", "--once", "--no-nvml", *(argument for size in sizes for argument in ("--model-size", size)))
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_compute_instances_of_one_gpu_instance_share_its_memory() -> None:
+    shared = [DeviceUse("GPU-0", "0", f"MIG-{n}", 40 * GIB, 20 * GIB, (), gpu_instance=1) for n in range(2)]
+    collected = CapacitySource(lambda: shared, [size(15)]).collect()
+    assert collected.lines["palegreen_node_gpu_free_memory_bytes"].endswith(f" {float(20 * GIB)!r}\n")
+    assert collected.lines["palegreen_node_gpu_model_slots"].endswith(" 1.0\n")
 
 
 def test_a_model_size_that_cannot_be_read_is_one_line_that_says_what_is_allowed() -> None:

@@ -86,7 +86,7 @@ def test_complaint_3_one_failing_gpu_does_not_fail_the_scrape(machine: Callable[
             until(lambda gpu=gpu: daemon.value("palegreen_gpu_memory_used_bytes", gpu=gpu))
         status, _, _ = daemon.get()
         assert status == 200
-        assert daemon.value("palegreen_gpu_up", gpu="1") != 1
+        until(lambda: daemon.value("palegreen_gpu_up", gpu="1") == 0)
 
 
 def test_complaint_4_activity_that_cannot_be_measured_is_absent_and_not_0(machine: Callable[..., Machine]) -> None:
@@ -166,7 +166,9 @@ def test_complaint_8_mig_devices_have_utilisation_memory_and_pods(
         until(lambda: len([s for s in daemon.samples() if s.name == ACTIVITY and s.labels["mig"]]) == 2)
         found = {s.labels["mig"] for s in daemon.samples() if s.name == "palegreen_gpu_busy_seconds_total"}
         assert len(found) == 2
-        until(lambda: set(by_pod(daemon, "palegreen_container_gpu_memory_used_bytes")) == {"a", "b"})
+        until(lambda: by_pod(daemon, "palegreen_container_gpu_memory_used_bytes") == {"a": 22 << 30, "b": 3 << 30})
+        used = [s for s in daemon.samples() if s.name == "palegreen_gpu_memory_used_bytes" and s.labels["mig"]]
+        assert sorted(s.value for s in used) == [3 << 30, 22 << 30]
         of_pods = {s.labels["mig"] for s in daemon.samples() if s.name == "palegreen_container_gpu_memory_used_bytes"}
         assert of_pods == found
 

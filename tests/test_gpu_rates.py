@@ -9,16 +9,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pynvml as nvml
 import pytest
 from support.gpus import Machine
 from support.waiting import until
 
 from palegreen.exporter.nvml.integral import Integral, TrailingMinute
+from palegreen.exporter.nvml.processes import Busy
 from palegreen.exporter.peak import Peak
 
 STREAM = json.loads((Path(__file__).parent / "captures" / "gpu" / "utilization-stream.json").read_text())
 SAMPLES = [(at, percent / 100) for at, percent in STREAM["samples"]]
-POLLED = [(at, percent / 100) for at, percent in STREAM["polled_each_second"]]
 
 
 def truth(begin: float, end: float) -> float:
@@ -54,19 +55,59 @@ def test_the_integral_is_the_truth_at_every_scrape_interval(interval: float) -> 
         assert after - before == pytest.approx(truth(begin, end), rel=0.01, abs=1e-6)
 
 
-def test_the_mean_of_what_is_polled_each_second_is_not_the_truth() -> None:
-    begin, end = SAMPLES[0][0], SAMPLES[0][0] + 15
-    polled = [value for at, value in POLLED if begin < at <= end]
-    mean, right = sum(polled) / len(polled), truth(begin, end) / 15
-    assert abs(mean - right) / right > 0.01
-
-
 def test_a_hole_in_the_samples_counts_as_neither_busy_nor_idle() -> None:
     integral = Integral()
     for at in (0.0, 0.5, 1.0, 31.0, 31.5):
         integral.add(at, 1.0)
     assert integral.total == pytest.approx(1.5)
     assert integral.unseen == pytest.approx(30.0)
+
+
+def test_a_clock_that_is_set_back_costs_what_lies_between_and_nothing_more() -> None:
+    integral = Integral()
+    for at in (1000.0, 1000.5, 400.0, 400.5, 401.0):
+        integral.add(at, 1.0)
+    assert integral.total == pytest.approx(1.5)
+
+
+class Processes:
+    """The driver's answers about processes, one after the other: (microseconds, pid, percent)."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.answer: list[tuple[int, int, int]] = []
+        self.busy = Busy(None, lambda: self.now, self._utilization)
+
+    def at(self, second: float, *answer: tuple[int, int, int]) -> float:
+        self.now, self.answer = second, list(answer)
+        self.busy.drain(None)
+        return self.busy.seconds.get(7, 0.0)
+
+    def _utilization(self, _handle: object, buffer: Any, count: Any, _seen: object) -> int:
+        if not self.answer:
+            return int(nvml.NVML_ERROR_NOT_FOUND)
+        for place, (stamp, pid, percent) in zip(buffer, self.answer, strict=False):
+            place.timeStamp, place.pid, place.smUtil = stamp, pid, percent
+        count._obj.value = len(self.answer)
+        return int(nvml.NVML_SUCCESS)
+
+
+def test_a_process_that_idled_for_long_was_not_busy_while_it_did() -> None:
+    """nvml.h: one structure for each process that ran since; after an idle hour the last one is an hour old."""
+    driver = Processes()
+    driver.at(0, (1_000_000, 7, 50))
+    for second in range(1, 3600):
+        driver.at(second)
+    busy = driver.at(3600, (3_601_000_000, 7, 50))
+    assert busy <= 1.0
+    assert driver.at(3601, (3_602_000_000, 7, 50)) == pytest.approx(busy + 0.5)
+
+
+def test_a_process_sample_over_100_percent_is_no_sample() -> None:
+    driver = Processes()
+    driver.at(0, (1_000_000, 7, 50))
+    driver.at(0.5, (9_000_000_000, 7, 4_294_967))
+    assert driver.at(1, (1_500_000, 7, 50)) == pytest.approx(0.25)
 
 
 def test_samples_that_are_given_again_count_once() -> None:
@@ -134,13 +175,11 @@ def test_activity_of_sms_tensor_cores_and_memory_adds_up_without_dcgm(machine: C
     scenario = {"gpus": 1, "each": {"gpm_sm": 80, "gpm_occupancy": 40, "gpm_tensor": 20, "gpm_dram": 60}}
     names = [f"palegreen_gpu_{part}_seconds_total" for part in ("sm_active", "sm_occupancy", "tensor_active")]
     with machine(scenario).daemon() as daemon:
-        until(lambda: (daemon.value("palegreen_gpu_dram_active_seconds_total") or 0) > 1.5)
-        dram = daemon.value("palegreen_gpu_dram_active_seconds_total")
-        rest = [daemon.value(name) for name in names]
-    assert dram is not None
-    # read together, so they are of one moment or of two that are a second apart
-    for value, share in zip(rest, (80 / 60, 40 / 60, 20 / 60), strict=True):
-        assert value == pytest.approx(dram * share, abs=1.0)
+        until(lambda: (daemon.value("palegreen_gpu_dram_active_seconds_total") or 0) > 1)
+        found = {sample.name: sample.value for sample in daemon.samples()}
+    dram = found["palegreen_gpu_dram_active_seconds_total"]
+    for name, share in zip(names, (80 / 60, 40 / 60, 20 / 60), strict=True):
+        assert found[name] == pytest.approx(dram * share, rel=0.01)  # of one pair of samples
 
 
 def test_a_mig_device_has_activity_of_its_own(machine: Callable[..., Machine]) -> None:
@@ -158,7 +197,7 @@ def test_a_mig_device_has_activity_of_its_own(machine: Callable[..., Machine]) -
 
 def test_throttling_is_what_the_driver_counts_and_else_what_two_looks_saw(machine: Callable[..., Machine]) -> None:
     for errors in ({}, {f"field:{number}": "NOT_SUPPORTED" for number in (74, 76, 269, 270, 271)}):
-        scenario = {"gpus": 1, "each": {"reason_hw_power_brake": 1, "errors": errors}}
+        scenario = {"start": time.time() - 5000, "gpus": 1, "each": {"reason_hw_power_brake": 1, "errors": errors}}
         with machine(scenario).daemon() as daemon:
 
             def held() -> dict[str, float]:
@@ -167,6 +206,8 @@ def test_throttling_is_what_the_driver_counts_and_else_what_two_looks_saw(machin
 
             until(lambda: held().get("hw_power_brake", 0) > 1)
             assert held()["sw_thermal"] == 0
+            # the driver has counted since the scenario began, two looks cannot have
+            assert (held()["hw_power_brake"] > 1000) == (not errors)
 
 
 def test_a_clock_that_is_stuck_low_under_load_is_counted(machine: Callable[..., Machine]) -> None:

@@ -84,11 +84,12 @@ class Device:
     snapshot: Snapshot | None
 
     def __post_init__(self) -> None:
-        if not (
-            (self.requested or 0) <= self.allocated <= self.active
-            and self.active + (self.inactive_split or 0) <= self.reserved
-        ):
+        in_order = (self.requested or 0) <= self.allocated <= self.active <= self.reserved
+        if not in_order or (self.inactive_split or 0) > self.reserved:
             raise RecordError("statistics that contradict each other", impossible=True)
+        if self.active + (self.inactive_split or 0) > self.reserved:
+            # Unmapping an expandable segment may lower what is reserved and leave this count: it is not known then.
+            object.__setattr__(self, "inactive_split", None)
 
     @property
     def releasable(self) -> int | None:

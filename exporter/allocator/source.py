@@ -87,6 +87,8 @@ class AllocatorSource:
             gpu, mig, total = place
             if total is not None and device.reserved > total:
                 return "impossible"
+            if any((gpu, mig) == other[1:] for other in placed):
+                return "impossible"
             placed.append((device, gpu, mig))
         own = Collected(*self._owner_of(told.pid), str(told.pid))
         record = told.record

@@ -15,7 +15,10 @@ Field = tuple[int, int]  # id (NVML_FI_DEV_*) and scope: a link's number, else 0
 
 
 class Fields:
-    """A fixed set of fields of one GPU; those that it does not support are left out of the array for a while."""
+    """A fixed set of fields of one GPU; those that it does not support are left out of the array for a while.
+
+    `narrow` holds the fields that came as 32 bits at the last reading.
+    """
 
     def __init__(self, handle: Any, wanted: Sequence[Field], clock: Callable[[], float] = time.monotonic) -> None:
         self._function = entry_point("nvmlDeviceGetFieldValues")
@@ -23,6 +26,7 @@ class Fields:
         self._wanted = wanted
         self._clock = clock
         self._array: Any = None
+        self.narrow: set[Field] = set()
         self._ask_all_at = 0.0
 
     def read(self) -> dict[Field, float]:
@@ -34,15 +38,22 @@ class Fields:
         if not len(self._array) or not succeeded(self._function(self._handle, len(self._array), self._array)):
             return {}
         values: dict[Field, float] = {}
+        self.narrow.clear()
         refused: set[Field] = set()
         for item in self._array:
             field = (item.fieldId, item.scopeId)
             if item.nvmlReturn == nvml.NVML_SUCCESS:
-                values[field] = float(getattr(item.value, member(item.valueType)))
+                name = member(item.valueType)
+                if name is None:
+                    continue
+                values[field] = float(getattr(item.value, name))
+                if name == "uiVal":
+                    self.narrow.add(field)
             elif will_not_answer(item.nvmlReturn):
                 refused.add(field)
         if refused:
-            self._array = self._prepared([field for field in self._wanted if field in values])
+            asked = [(item.fieldId, item.scopeId) for item in self._array]
+            self._array = self._prepared([field for field in asked if field not in refused])
         return values
 
     def _prepared(self, fields: Sequence[Field]) -> Any:

@@ -52,13 +52,14 @@ class Gpm:
         before, current = self._samples
         code = self._take(current)
         if not succeeded(code):
-            self._at = None
             if will_not_answer(code):
-                self._ask_at = now + ASK_AGAIN
+                self._at, self._ask_at = None, now + ASK_AGAIN
             return {}
-        elapsed, self._at = now - self._at if self._at is not None else 0.0, now
-        self._samples = [current, before]
-        return self._metrics(before, current, elapsed) if elapsed > 0 else {}
+        found = self._metrics(before, current, now - self._at) if self._at is not None else {}
+        if found is None:
+            return {}  # the earlier sample stays, so that the interval is made up for at the next call
+        self._at, self._samples = now, [current, before]
+        return found
 
     def close(self) -> None:
         """Free both samples; they are host memory, so this is safe when the GPU is lost."""
@@ -85,7 +86,7 @@ class Gpm:
         part = entry_point("nvmlGpmMigSampleGet")
         return _missing() if part is None else part(self._handle, self._instance, sample)
 
-    def _metrics(self, before: Any, current: Any, elapsed: float) -> dict[int, float]:
+    def _metrics(self, before: Any, current: Any, elapsed: float) -> dict[int, float] | None:
         request = self._request
         request.version, request.numMetrics = nvml.NVML_GPM_METRICS_GET_VERSION, len(_WANTED)
         request.sample1, request.sample2 = before, current
@@ -93,7 +94,7 @@ class Gpm:
             item.metricId = wanted
         get = entry_point("nvmlGpmMetricsGet")
         if get is None or not succeeded(get(ctypes.byref(request))):
-            return {}
+            return None
         return {
             item.metricId: item.value * _SCALES.get(item.metricId, _PERCENT) * elapsed
             for item in request.metrics[: len(_WANTED)]

@@ -27,7 +27,13 @@ _ACTIVITY = {
     gpm.DRAM: "palegreen_gpu_dram_active_seconds_total",
 }
 _SLOW_EVERY = 5.0  # seconds
-_BUSY = 0.5  # a GPU that computed for half of a second is held to its clock
+_BUSY = 0.5  # a GPU that computed for half of the time is held to its clock
+_FRESH = 5.0  # seconds for which GPM may be silent
+_ENERGY = "palegreen_gpu_energy_joules_total"
+_TRAFFIC = {
+    gpm.PCIE_TX: "palegreen_gpu_pcie_tx_bytes_total",
+    gpm.PCIE_RX: "palegreen_gpu_pcie_rx_bytes_total",
+}
 _LOW = 0.5  # of the highest SM clock
 
 
@@ -69,7 +75,9 @@ class Gpu:
         self._links = Links(self.handle)
         self._basis = ""
         self._counted: dict[str, float] = {}
-        self._busy_before: float | None = None
+        self._busy_before: tuple[float, float] | None = None
+        self._read_at: float | None = None
+        self._listed = False
         self._slow_at = float("-inf")
         self._slow_readings = NOTHING
         self._drained = False
@@ -101,13 +109,16 @@ class Gpu:
             self._drained = True
         elif (percent_now := self._polled.percent()) is not None:
             self._basis = "polling"
-            now = self._clock()
+            now = time.time()  # the clock of samples, which may come back
             totals.busy.add(now, percent_now / 100)
             totals.minute.add(now, percent_now / 100)
         else:
             self._basis = ""
         if not self._counted:
             self._look_at_reasons(totals)
+        if _ENERGY not in totals.counted:
+            for at, milliwatts in self._power.drain() or ():
+                totals.power.add(at, milliwatts / 1000)
 
     def read(self, totals: Totals) -> Readings:
         """Everything this GPU tells, with what has added up."""
@@ -124,18 +135,23 @@ class Gpu:
         self._power_readings(whole, totals)
         families.temperature(self._calls, self.handle, whole)
         clocks = families.clocks(self._calls, self.handle, whole)
-        self._counted = self._links.publish(whole)
+        self._counted = self._links.publish(whole, totals.counted)
         whole.include(self._slow(now))
         self._throttled(whole, totals)
         self._low_clock(whole, totals, now, clocks)
         if enabled:
             self.usage = tuple(self._device(whole, device, totals, now) for device in self._mig.devices(now))
+            totals.keep_devices({device.mig for device in self.usage})
             self._mig.capacity(now, whole)
         else:
-            self._activity(whole, "", self._gpm, totals, pcie=True)
+            self._activity(whole, "", self._gpm, totals, now)
             self._busy.drain(totals.minute.period() if self._basis == "samples" else None)
             used = processes(self._calls, self.handle, self._busy, whole)
-            self.usage = self._use(memory, used, totals, clocks)
+            if used is None and self._listed:  # one listing that failed is not the end of all processes
+                used, self._listed = self.usage[0].processes if self.usage else None, False
+            else:
+                self._listed = used is not None
+            self.usage = self._use(memory, used or (), totals, clocks)
         if not self._calls.answered:
             raise GpuGoneError("it answers no call")
         return whole.readings()
@@ -163,11 +179,10 @@ class Gpu:
     def _use(
         self, memory: Any, used: tuple[ProcessUse, ...], totals: Totals, clocks: dict[str, int]
     ) -> tuple[DeviceUse, ...]:
-        if memory is None:
-            return ()
+        total, free = (memory.total, memory.free) if memory is not None else (0, 0)
         return (
             DeviceUse(
-                *(self.identity.uuid, self.identity.gpu, "", memory.total, memory.free, used),
+                *(self.identity.uuid, self.identity.gpu, "", total, free, used),
                 busy_seconds=totals.busy.total if self._basis else None,
                 sm_clock_hertz=float(clocks["sm"] * families.MEGA) if "sm" in clocks else None,
                 minor=self._minor,
@@ -182,8 +197,8 @@ class Gpu:
         memory = families.memory(device.calls, device.handle, part)
         self._peak(part, totals, device.uuid, now, memory)
         if device.gpm is not None:
-            self._activity(part, device.uuid, device.gpm, totals, pcie=False)
-        used = processes(device.calls, device.handle, None, part)
+            self._activity(part, device.uuid, device.gpm, totals, now)
+        used = processes(device.calls, device.handle, None, part) or ()
         whole.include(part.readings())
         total, free = (memory.total, memory.free) if memory is not None else (0, 0)
         return DeviceUse(
@@ -219,28 +234,25 @@ class Gpu:
 
     def _power_readings(self, add: Collected, totals: Totals) -> None:
         if families.power(self._calls, self.handle, add):
-            return
-        for at, milliwatts in self._power.drain() or ():
-            totals.power.add(at, milliwatts / 1000)
-        if totals.power.latest is not None:
-            add.add("palegreen_gpu_energy_joules_total", totals.power.total)
+            totals.counted.add(_ENERGY)
+        elif _ENERGY not in totals.counted and totals.power.latest is not None:
+            add.add(_ENERGY, totals.power.total)
 
-    def _activity(self, add: Collected, mig: str, source: Gpm, totals: Totals, *, pcie: bool) -> None:
+    def _activity(self, add: Collected, mig: str, source: Gpm, totals: Totals, now: float) -> None:
+        """Publish what GPM adds up to, while it is read: one that has stopped must not look like a GPU that idles."""
         sums = totals.activity[mig]
         for metric, increment in source.read().items():
-            sums[metric] += increment
+            sums[metric].total += increment
+            sums[metric].at = now
+        fresh = {metric: each.total for metric, each in sums.items() if now - each.at <= _FRESH}
         for metric, name in _ACTIVITY.items():
-            if metric in sums:
-                add.add(name, sums[metric])
-        if mig and gpm.GRAPHICS in sums:
-            add.add("palegreen_gpu_busy_seconds_total", sums[gpm.GRAPHICS])
-        if pcie and not self._links.counts_pcie:
-            for metric, name in (
-                (gpm.PCIE_TX, "palegreen_gpu_pcie_tx_bytes_total"),
-                (gpm.PCIE_RX, "palegreen_gpu_pcie_rx_bytes_total"),
-            ):
-                if metric in sums:
-                    add.add(name, sums[metric])
+            if metric in fresh:
+                add.add(name, fresh[metric])
+        if mig and gpm.GRAPHICS in fresh:
+            add.add("palegreen_gpu_busy_seconds_total", fresh[gpm.GRAPHICS])
+        for metric, name in _TRAFFIC.items():
+            if not mig and metric in fresh and name not in totals.counted:
+                add.add(name, fresh[metric])
 
     def _look_at_reasons(self, totals: Totals) -> None:
         mask = self._calls.first(
@@ -253,21 +265,25 @@ class Gpu:
     def _throttled(self, add: Collected, totals: Totals) -> None:
         """The driver's own counters where it has them, else the time between two looks that saw the reason."""
         self._look_at_reasons(totals)
-        if totals.throttled.known:
-            for reason, seconds in (totals.throttled.seconds | self._counted).items():
-                add.add("palegreen_gpu_throttled_seconds_total", seconds, reason)
+        totals.counted |= self._counted.keys()
+        seen = totals.throttled.seconds if totals.throttled.known else {}
+        ours = {reason: seconds for reason, seconds in seen.items() if reason not in totals.counted}
+        for reason, seconds in (ours | self._counted).items():
+            add.add("palegreen_gpu_throttled_seconds_total", seconds, reason)
 
     def _low_clock(self, add: Collected, totals: Totals, now: float, clocks: dict[str, int]) -> None:
         """Time in which the GPU worked at less than half its clock, and no reason that the driver gives explains it."""
-        before = totals.busy.total if self._busy_before is None else self._busy_before
-        busy, self._busy_before = totals.busy.total - before, totals.busy.total
+        before, self._busy_before = self._busy_before, (totals.busy.total, totals.busy.covered)
+        elapsed, self._read_at = now - self._read_at if self._read_at is not None else 0.0, now
         most = self._max_clocks.get("sm")
         if not most or "sm" not in clocks or not totals.throttled.known or not self._basis:
             return
-        explained = totals.throttled.mask & ~nvml.nvmlClocksEventReasonGpuIdle
-        low = clocks["sm"] < _LOW * most and busy > _BUSY and not explained
-        totals.clock_low.add(now, float(low))
-        add.add("palegreen_gpu_clock_low_seconds_total", totals.clock_low.total)
+        if before is not None and totals.busy.covered > before[1]:
+            busy = (totals.busy.total - before[0]) / (totals.busy.covered - before[1])
+            explained = totals.throttled.mask & ~nvml.nvmlClocksEventReasonGpuIdle
+            if busy > _BUSY and clocks["sm"] < _LOW * most and not explained:
+                totals.clock_low += elapsed
+        add.add("palegreen_gpu_clock_low_seconds_total", totals.clock_low)
 
 
 def _text(value: bytes | str) -> str:

@@ -25,6 +25,9 @@ class Integral:
     def add(self, at: float, value: float) -> None:
         """One sample; `at` is in seconds of any one clock. What is not newer than the last one is ignored."""
         elapsed = at - self._at if self._at is not None else 0.0
+        if elapsed < -_LONGEST:  # the clock was set back: from here on
+            self._at, self.latest = at, value
+            return
         if elapsed < 0 or (elapsed == 0 and self._at is not None):
             return
         if elapsed > _LONGEST:
@@ -45,7 +48,9 @@ class TrailingMinute:
         """One sample; `at` in seconds. One of an earlier second than the last is ignored: it has been seen."""
         second = int(at)
         if self._seconds and second < self._seconds[-1][0]:
-            return
+            if self._seconds[-1][0] - second <= _MINUTE:
+                return
+            self._seconds.clear()  # the clock was set back
         if self._seconds and self._seconds[-1][0] == second:
             _, low, high, count = self._seconds[-1]
             self._seconds[-1] = (second, min(low, value), max(high, value), count + 1)

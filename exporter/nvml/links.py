@@ -23,6 +23,10 @@ _RECOVERY = {
     nvml.NVML_GPU_RECOVERY_ACTION_DRAIN_P2P: "drain_p2p",
     nvml.NVML_GPU_RECOVERY_ACTION_DRAIN_AND_RESET: "drain_and_reset",
 }
+PCIE_BYTES = {
+    "palegreen_gpu_pcie_tx_bytes_total": nvml.NVML_FI_DEV_PCIE_COUNT_TX_BYTES,
+    "palegreen_gpu_pcie_rx_bytes_total": nvml.NVML_FI_DEV_PCIE_COUNT_RX_BYTES,
+}
 _PCIE_ERRORS = {
     nvml.NVML_FI_DEV_PCIE_COUNT_CORRECTABLE_ERRORS: "correctable",
     nvml.NVML_FI_DEV_PCIE_COUNT_NON_FATAL_ERROR: "non_fatal",
@@ -93,22 +97,20 @@ class Links:
         self._nvlink = Fields(handle, ())
         self._links_of = 0
         self._count = 0
-        self.counts_pcie = False
+        self._bytes: dict[int, tuple[float, float]] = {}  # raw value, total
 
-    def publish(self, add: Collected) -> dict[str, float]:
+    def publish(self, add: Collected, counted: set[str]) -> dict[str, float]:
         """Add what one GPU has one of; returns the seconds for which the driver says that each reason held the clocks.
 
-        Raises GpuGoneError, as does `nvlinks`.
+        Names of byte counters that are given are added to `counted`. Raises GpuGoneError, as does `nvlinks`.
         """
         fields = {identifier: value for (identifier, _), value in self._gpu.read().items()}
-        for name, identifier in (
-            ("palegreen_gpu_pcie_replays_total", nvml.NVML_FI_DEV_PCIE_REPLAY_COUNTER),
-            ("palegreen_gpu_pcie_tx_bytes_total", nvml.NVML_FI_DEV_PCIE_COUNT_TX_BYTES),
-            ("palegreen_gpu_pcie_rx_bytes_total", nvml.NVML_FI_DEV_PCIE_COUNT_RX_BYTES),
-        ):
+        if nvml.NVML_FI_DEV_PCIE_REPLAY_COUNTER in fields:
+            add.add("palegreen_gpu_pcie_replays_total", fields[nvml.NVML_FI_DEV_PCIE_REPLAY_COUNTER])
+        for name, identifier in PCIE_BYTES.items():
             if identifier in fields:
-                add.add(name, fields[identifier])
-        self.counts_pcie = nvml.NVML_FI_DEV_PCIE_COUNT_TX_BYTES in fields
+                counted.add(name)
+                add.add(name, self._unwrapped(identifier, fields[identifier]))
         for identifier, kind in _PCIE_ERRORS.items():
             if identifier in fields:
                 add.add("palegreen_gpu_pcie_errors_total", fields[identifier], kind)
@@ -124,6 +126,15 @@ class Links:
                 add.add("palegreen_gpu_recovery_action", 1, f"code_{action}")
         self._count = min(int(fields.get(nvml.NVML_FI_DEV_NVLINK_LINK_COUNT, 0)), _MOST_LINKS)
         return {THROTTLE_FIELDS[i]: value * _NANO for i, value in fields.items() if i in THROTTLE_FIELDS}
+
+    def _unwrapped(self, identifier: int, raw: float) -> float:
+        """The total behind a counter that nvml.h says may wrap: at 32 bits PCIe gets there within a second or two."""
+        before, total = self._bytes.get(identifier, (raw, raw))
+        step = raw - before
+        if step < 0:
+            step = step % 2**32 if (identifier, _ALL) in self._gpu.narrow else raw
+        self._bytes[identifier] = raw, total + step
+        return total + step
 
     def nvlinks(self, add: Collected) -> None:
         """Add traffic and errors of each NVLink; eighteen have over two hundred fields, so this is read less often."""

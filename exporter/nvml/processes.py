@@ -26,14 +26,20 @@ _MOST = 8192  # samples of one look
 class Busy:
     """Seconds of SM time by process, integrated from nvmlDeviceGetProcessUtilization."""
 
-    def __init__(self, handle: Any, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        handle: Any,
+        clock: Callable[[], float] = time.monotonic,
+        function: Callable[..., int] | None = None,
+    ) -> None:
         self.seconds: dict[int, float] = {}
         self.known = False
-        self._function = entry_point("nvmlDeviceGetProcessUtilization")
+        self._function = function or entry_point("nvmlDeviceGetProcessUtilization")
         self._handle = handle
         self._clock = clock
         self._seen = 0  # microseconds; with 0 the driver's whole buffer is read again and again
         self._history = False
+        self._drained_at = clock()
         self._last: dict[int, int] = {}
         self._buffer = (nvml.c_nvmlProcessUtilizationSample_t * 256)()
         self._ask_at = 0.0
@@ -41,10 +47,12 @@ class Busy:
     def drain(self, period: float | None) -> None:
         """Add what is new; `period` is the driver's sample period in seconds where it is known.
 
-        A sample holds for the time since the process' sample before it, and at most since the last look. A driver
-        that keeps several samples of a process (it had some in between, or none because the process idled) has each
-        hold for one period at most.
+        A sample holds for the time since the process' sample before it, and at most for that since the last look and a
+        sample period before: after a GPU has idled there is no sample for long. A driver that keeps several samples
+        of a process has each hold for one period at most.
         """
+        now = self._clock()
+        since_look, self._drained_at = now - self._drained_at, now
         if self._function is None or self._clock() < self._ask_at:
             self.known = self._function is not None and self.known
             return
@@ -58,7 +66,8 @@ class Busy:
             self.known = True
         elif succeeded(code):
             self.known = True
-            self._add(sorted((s.timeStamp, s.pid, s.smUtil) for s in self._buffer[: count.value]), period)
+            valid = (s for s in self._buffer[: count.value] if s.smUtil <= 100)
+            self._add(sorted((s.timeStamp, s.pid, s.smUtil) for s in valid), since_look, period)
         elif will_not_answer(code):
             self.known, self._ask_at = False, self._clock() + ASK_AGAIN
 
@@ -68,15 +77,15 @@ class Busy:
             self.seconds.pop(pid, None)
             self._last.pop(pid, None)
 
-    def _add(self, samples: list[tuple[int, int, int]], period: float | None) -> None:
+    def _add(self, samples: list[tuple[int, int, int]], since_look: float, period: float | None) -> None:
         seen = self._seen
         new = [sample for sample in samples if sample[0] > seen]
         pids = [pid for _, pid, _ in new]
         self._history = self._history or len(set(pids)) < len(pids)
-        most = 1.5 * period if period and self._history else float("inf")
+        most = 1.5 * period if period and self._history else since_look + (period or 1.0)
         for stamp, pid, percent in new:
             since = max(seen, self._last.get(pid, 0))
-            if since and percent <= 100:
+            if since:
                 elapsed = min((stamp - since) / _MICRO, most)
                 self.seconds[pid] = self.seconds.get(pid, 0.0) + percent * _PERCENT * elapsed
             self._last[pid] = stamp
@@ -84,13 +93,18 @@ class Busy:
             self._seen = new[-1][0]
 
 
-def processes(calls: Calls, handle: Any, busy: Busy | None, add: Collected) -> tuple[ProcessUse, ...]:
-    """Publish the processes of a GPU or MIG device, and return them. `busy` is None on MIG, which does not tell."""
+def processes(calls: Calls, handle: Any, busy: Busy | None, add: Collected) -> tuple[ProcessUse, ...] | None:
+    """Publish the processes of a GPU or MIG device, and return them; None where the driver lists none of the kinds.
+
+    `busy` is None on MIG, which does not tell.
+    """
     memory: dict[int, int | None] = {}
+    told = False
     for kind, functions in _KINDS:
         listed = calls.first(*((function, handle) for function in functions))
         if listed is None:
             continue
+        told = True
         add.add("palegreen_gpu_processes", len(listed), kind)
         by_pid: dict[int, int] = {}
         for process in listed:
@@ -101,6 +115,8 @@ def processes(calls: Calls, handle: Any, busy: Busy | None, add: Collected) -> t
             add.add("palegreen_gpu_process_memory_used_bytes", used, str(pid), kind)
             # listed as compute and as graphics with the same context: the larger number has both
             memory[pid] = max(memory[pid] or 0, used)
+    if not told:
+        return None
     if busy is not None:
         busy.forget_others(set(memory))
         if busy.known:

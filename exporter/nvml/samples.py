@@ -13,6 +13,7 @@ from palegreen.exporter.nvml.binding import ASK_AGAIN, entry_point, succeeded, w
 
 _MOST = 8192  # samples of one look; a driver keeps about a hundred
 _MICRO = 1_000_000
+_SILENT = 5.0  # seconds without a new sample after which the driver's whole buffer is looked at again
 _MEMBERS = {
     nvml.NVML_VALUE_TYPE_DOUBLE: "dVal",
     nvml.NVML_VALUE_TYPE_UNSIGNED_INT: "uiVal",
@@ -24,9 +25,9 @@ _MEMBERS = {
 }
 
 
-def member(value_type: int) -> str:
-    """The member of nvmlValue_t that a value type (nvmlValueType_t) names; a KeyError for an unknown type."""
-    return _MEMBERS[value_type]
+def member(value_type: int) -> str | None:
+    """The member of nvmlValue_t that a value type (nvmlValueType_t) names; None for one that is not known."""
+    return _MEMBERS.get(value_type)
 
 
 class Samples:
@@ -42,6 +43,7 @@ class Samples:
         self._count = ctypes.c_uint(0)
         self._buffer = (nvml.c_nvmlSample_t * 256)()
         self._ask_at = 0.0
+        self._newest_at = clock()
 
     def drain(self) -> list[tuple[float, float]] | None:
         """New samples as (epoch seconds, value), oldest first; None where the GPU does not give any.
@@ -50,6 +52,10 @@ class Samples:
         """
         if self._function is None or self._clock() < self._ask_at:
             return None
+        now = self._clock()
+        stale = now - self._newest_at > _SILENT
+        if stale:  # a clock that was set back has left what we have seen in the future
+            self._seen.value, self._newest_at = 0, now
         self._count.value = len(self._buffer)
         # By value and by reference as nvml.h declares; the structures are reused from call to call.
         code = self._function(
@@ -64,7 +70,10 @@ class Samples:
             if will_not_answer(code):
                 self._ask_at = self._clock() + ASK_AGAIN
             return None
-        return list(self._newer(self._buffer[: self._count.value]))
+        found = list(self._newer(self._buffer[: self._count.value]))
+        if found:
+            self._newest_at = now
+        return found[-1:] if stale else found  # what was read again from the beginning has been counted
 
     def _newer(self, samples: Iterable[Any]) -> Iterable[tuple[float, float]]:
         name = _MEMBERS.get(self._type.value, "uiVal")

@@ -44,14 +44,33 @@ class Throttled:
 
 
 @dataclass(slots=True)
+class Activity:
+    """One metric of GPM, added up; `at` is when it was read last, in monotonic seconds."""
+
+    total: float = 0.0
+    at: float = 0.0
+
+
+@dataclass(slots=True)
 class Totals:
-    """Integrals, extremes and peaks of one GPU. `activity` and `peaks` are by MIG device, "" for the whole GPU."""
+    """Integrals, extremes and peaks of one GPU. `activity` and `peaks` are by MIG device, "" for the whole GPU.
+
+    `counted` names what the driver has counted itself at any time: what we add up instead never takes its place, since
+    a counter that changes its source looks like one that was reset.
+    """
 
     busy: Integral = field(default_factory=Integral)
     minute: TrailingMinute = field(default_factory=TrailingMinute)
     power: Integral = field(default_factory=Integral)
     throttled: Throttled = field(default_factory=Throttled)
-    activity: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(float)))
+    activity: dict[str, dict[int, Activity]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(Activity)))
     peaks: dict[str, Peak] = field(default_factory=lambda: defaultdict(Peak))
-    clock_low: Integral = field(default_factory=Integral)
+    clock_low: float = 0.0
+    counted: set[str] = field(default_factory=set)
     losses: dict[str, int] = field(default_factory=lambda: {"lost": 0, "hung": 0})
+
+    def keep_devices(self, present: set[str]) -> None:
+        """Forget MIG devices that are gone; instances that are made anew have new UUIDs."""
+        for by_device in (self.activity, self.peaks):
+            for gone in by_device.keys() - present - {""}:
+                del by_device[gone]

@@ -115,7 +115,8 @@ class Worker:
                 if gpu.must_be_polled:  # not the event: a wait on it costs several times as much, eighty times a second
                     time.sleep(max(self._pace.tick - (self._clock() - began), 0.0))
                 else:
-                    self._stopped.wait(max(due - self._clock(), 0.0))
+                    # the driver keeps some seconds of samples, so a long interval does not wait for its end
+                    self._stopped.wait(min(max(due - self._clock(), 0.0), 1.0))
         if gpu is not None:
             gpu.close()
 
