@@ -74,8 +74,8 @@ class Plan:
 
 
 PACE = 0.05  # mean seconds between two scrapes of the paced run
-FULL = Plan(settle=5, idle=30, every_second=30, back_to_back=1000, paced=1200)
-QUICK = Plan(settle=3, idle=3, every_second=3, back_to_back=100, paced=60)
+FULL = Plan(settle=8, idle=30, every_second=30, back_to_back=1000, paced=1200)
+QUICK = Plan(settle=6, idle=3, every_second=3, back_to_back=100, paced=60)
 
 
 @dataclass(slots=True)
@@ -189,6 +189,7 @@ def _targets(folder: Path, library: Path, ports: Sequence[int], dcgm: int) -> di
 def _measure(target: Target, uuids: Sequence[str], folder: Path, plan: Plan) -> Result:
     result = Result()
     with serving(target, uuids, folder) as (pid, client):
+        time.sleep(plan.settle)
         for name, headers in FORMATS.items():
             _, body, encoding = client.scrape(headers)
             result.wire[name] = len(body)
@@ -196,7 +197,6 @@ def _measure(target: Target, uuids: Sequence[str], folder: Path, plan: Plan) -> 
                 text = gzip.decompress(body) if encoding == "gzip" else body
                 result.text = len(text)
                 result.series = sum(1 for line in text.splitlines() if line and not line.startswith(b"#"))
-        time.sleep(plan.settle)
         client.closed = 0
         client.scrape(PROMETHEUS)
         result.reconnects = client.closed > 0

@@ -22,8 +22,8 @@ class CapacitySource:
 
     name = "capacity"
     target = ""
-    interval = 1.0
-    deadline = 3.0
+    interval = 5.0
+    deadline = 5.0
 
     def __init__(self, usage: Callable[[], Sequence[DeviceUse]], sizes: Sequence[ModelSize]) -> None:
         self._usage = usage

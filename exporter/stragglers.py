@@ -40,8 +40,8 @@ class StragglerSource:
 
     name = "stragglers"
     target = ""
-    interval = 1.0
-    deadline = 3.0
+    interval = 5.0
+    deadline = 5.0
 
     def __init__(
         self,
