@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+
+import yaml
 
 from palegreen.demo.driver.build import BuildError, build
 from palegreen.demo.driver.scenario import ENVIRONMENT_VARIABLE, load
@@ -34,8 +37,9 @@ def find(folder: Path) -> Driver:
     except BuildError as failure:
         return Driver(["--no-nvml"], about=f"none: there is no NVIDIA driver, and none could be simulated ({failure})")
     scenario = folder / "scenario"
-    with resources.as_file(resources.files("palegreen.demo.driver") / "demo.yaml") as source:
-        load(source).write(scenario)
+    demo = yaml.safe_load((resources.files("palegreen.demo.driver") / "demo.yaml").read_text(encoding="utf-8"))
+    demo["gpus"][0]["processes"][0]["pid"] = os.getpid()  # a process that there is, so that it has an owner
+    load(demo).write(scenario)
     return Driver(
         ["--nvml-library", str(library)],
         {ENVIRONMENT_VARIABLE: str(scenario)},
