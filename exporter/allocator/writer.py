@@ -14,6 +14,8 @@ import struct
 import time
 from pathlib import Path
 
+from palegreen.exporter.kernelfile import content, started
+
 _FLOCK = struct.Struct("@hhqqi4x")  # struct flock of 64-bit Linux: type, whence, start, length, pid
 _AT_EMPTY_PATH = 0x1000
 _STATX_BTIME = 0x800
@@ -60,9 +62,8 @@ def born(descriptor: int) -> float | None:
 def began(pid: int, proc: Path) -> float | None:
     """When the process was started, in Unix seconds; None if there is none."""
     try:
-        fields = (proc / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
-        ticks = int(fields[19])  # starttime, the 22nd field of proc_pid_stat(5)
-    except (OSError, IndexError, ValueError):
+        ticks = started(content(proc / str(pid) / "stat"))
+    except (OSError, ValueError):
         return None
     boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     return boot + ticks / os.sysconf("SC_CLK_TCK")

@@ -10,8 +10,8 @@ from threading import Lock
 from typing import Literal, NamedTuple
 
 from palegreen.exporter.attribution.cgroup import Cgroup, parse
-from palegreen.exporter.attribution.kernelfile import content
 from palegreen.exporter.attribution.names import Names
+from palegreen.exporter.kernelfile import content, started
 
 _MOST = 1024  # processes remembered
 _FRESH = 30.0  # seconds after which a process' cgroup is read again: it may have been moved
@@ -83,10 +83,10 @@ class Owners:
     def process(self, pid: int) -> Process:
         """The process and its owner; raises HiddenError."""
         with self._lock:
-            started, now = self._started(pid), self._clock()
+            began, now = self._started(pid), self._clock()
             until, process = self._known.get(pid, (now, None))
-            if process is None or process.started != started or now >= until:
-                process = self._look(pid, started)
+            if process is None or process.started != began or now >= until:
+                process = self._look(pid, began)
                 unnamed = process.owner.container_id
                 self._known[pid] = now + (_FRESH_UNNAMED if unnamed else _FRESH), process
             self._known.move_to_end(pid)
@@ -99,7 +99,7 @@ class Owners:
         """Why containers have no names; "" while the folders can be read."""
         return self._names.trouble
 
-    def _look(self, pid: int, started: int) -> Process:
+    def _look(self, pid: int, began: int) -> Process:
         cgroup = parse(self._read(pid, "cgroup"))
         if cgroup.container or cgroup.pod:
             name = self._names.of(cgroup.container, cgroup.pod)
@@ -110,14 +110,12 @@ class Owners:
             if not unit and self._commands:
                 unit = self._read(pid, "comm").removesuffix("\n")
             owner = Owner(unit=unit)
-        return Process(started, owner, cgroup)
+        return Process(began, owner, cgroup)
 
     def _started(self, pid: int) -> int:
-        """Field 22 of `/proc/PID/stat` (proc_pid_stat(5)); the second, in brackets, may hold blanks and brackets."""
-        fields = self._read(pid, "stat").rpartition(")")[2].split()
         try:
-            return int(fields[19])
-        except (IndexError, ValueError):
+            return started(self._read(pid, "stat"))
+        except ValueError:
             raise HiddenError("unreadable") from None
 
     def _read(self, pid: int, file: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from palegreen.exporter.attribution.cgroup import Cgroup
-from palegreen.exporter.attribution.kernelfile import content
+from palegreen.exporter.kernelfile import content
 
 _RESOURCES = ("cpu", "memory", "io")
 _PARENTS = ("", "kubepods/", "kubepods/burstable/", "kubepods/besteffort/", "system.slice/", "docker/")

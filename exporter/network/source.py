@@ -6,13 +6,13 @@ testing/sysfs-class-net-statistics). A file that is not there, cannot be read, o
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
 
+from palegreen.exporter.kernelfile import raw
 from palegreen.exporter.network.counters import CARD_ERRORS, CONGESTION, RDMA_ERRORS
 from palegreen.exporter.source import SourceError
 from palegreen.runtime.exposition import Collected, Readings
@@ -149,15 +149,9 @@ def _number(path: Path) -> int | None:
 def _text(path: Path) -> str:
     """Content of an attribute, empty where the kernel does not give it to us."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return ""
-    try:
-        return os.read(descriptor, _LONGEST).decode("ascii", "replace").strip()
+        return raw(path, _LONGEST).decode("ascii", "replace").strip()
     except OSError:  # drivers answer EINVAL, EIO or ENODEV for what they do not have now
         return ""
-    finally:
-        os.close(descriptor)
 
 
 def _listed(folder: Path) -> list[Path]:
