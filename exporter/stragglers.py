@@ -9,30 +9,12 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
-from typing import Protocol
 
+from palegreen.exporter.attribution.owners import Owner
 from palegreen.exporter.nvml.usage import DeviceUse
 from palegreen.runtime.exposition import Collected, Readings
 
 _MINUTE = 60.0
-
-
-class Owner(Protocol):
-    """Who a process belongs to; the parts that are not known are empty."""
-
-    @property
-    def namespace(self) -> str: ...  # noqa: D102
-    @property
-    def pod(self) -> str: ...  # noqa: D102
-    @property
-    def container(self) -> str: ...  # noqa: D102
-    @property
-    def container_id(self) -> str: ...  # noqa: D102
-    @property
-    def unit(self) -> str: ...  # noqa: D102
-
-
-Key = tuple[str, str, str, str, str]
 
 
 class StragglerSource:
@@ -73,17 +55,13 @@ class StragglerSource:
         """What is compared."""
         return "GPUs of one container or unit among each other"
 
-    def _groups(self, devices: Mapping[str, DeviceUse]) -> dict[Key, list[str]]:
-        found: dict[Key, list[str]] = defaultdict(list)
+    def _groups(self, devices: Mapping[str, DeviceUse]) -> dict[Owner, list[str]]:
+        found: dict[Owner, list[str]] = defaultdict(list)
         for uuid, device in devices.items():
-            owners = {self._owner_of(process.pid) for process in device.processes}
-            for owner in owners:
-                if owner is None:
-                    continue
-                key = (owner.namespace, owner.pod, owner.container, owner.container_id, owner.unit)
-                if any(key):
-                    found[key].append(uuid)
-        return {key: members for key, members in found.items() if len(members) > 1}
+            for owner in {self._owner_of(process.pid) for process in device.processes}:
+                if owner is not None and any(owner):
+                    found[owner].append(uuid)
+        return {owner: members for owner, members in found.items() if len(members) > 1}
 
     def _busy_ratios(self, devices: Mapping[str, DeviceUse]) -> dict[str, float]:
         """Mean utilisation since a minute ago, of GPUs that were there for at least half of it."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
 from collections.abc import Sequence
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from palegreen.exporter.attribution.owners import Owner
 from palegreen.exporter.nvml.usage import DeviceUse, ProcessUse
 from palegreen.exporter.stragglers import StragglerSource
 from palegreen.runtime.exposition import Exposition
 
-Owner = namedtuple("Owner", "namespace pod container container_id unit", defaults=("",) * 5)
 OWNERS = {
     1: Owner("prod", "llama-0", "vllm"), 2: Owner("prod", "llama-0", "vllm"), 3: Owner("prod", "llama-0", "vllm"),
     4: Owner("prod", "other", "vllm"), 5: Owner(unit="triton.service"), 6: Owner(unit="triton.service"),
