@@ -31,7 +31,8 @@ class Gpm:
         self, handle: Any, gpu_instance: int | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._handle = handle
-        self._instance = gpu_instance
+        self._where = (handle,) if gpu_instance is None else (handle, gpu_instance)
+        self._get = entry_point("nvmlGpmSampleGet" if gpu_instance is None else "nvmlGpmMigSampleGet")
         self._clock = clock
         self._samples: list[Any] = []
         self._at: float | None = None
@@ -46,11 +47,11 @@ class Gpm:
         now = self._clock()
         if now < self._ask_at or (self._at is not None and now - self._at < _SHORTEST):
             return {}
-        if not self._samples and not self._allocated():
+        if self._get is None or (not self._samples and not self._allocated()):
             self._ask_at = now + ASK_AGAIN
             return {}
         before, current = self._samples
-        code = self._take(current)
+        code = self._get(*self._where, current)
         if not succeeded(code):
             if will_not_answer(code):
                 self._at, self._ask_at = None, now + ASK_AGAIN
@@ -79,13 +80,6 @@ class Gpm:
             return False
         return True
 
-    def _take(self, sample: Any) -> int:
-        if self._instance is None:
-            whole = entry_point("nvmlGpmSampleGet")
-            return _missing() if whole is None else whole(self._handle, sample)
-        part = entry_point("nvmlGpmMigSampleGet")
-        return _missing() if part is None else part(self._handle, self._instance, sample)
-
     def _metrics(self, before: Any, current: Any, elapsed: float) -> dict[int, float] | None:
         request = self._request
         request.version, request.numMetrics = nvml.NVML_GPM_METRICS_GET_VERSION, len(_WANTED)
@@ -100,7 +94,3 @@ class Gpm:
             for item in request.metrics[: len(_WANTED)]
             if item.nvmlReturn == nvml.NVML_SUCCESS and isfinite(item.value) and item.value >= 0
         }
-
-
-def _missing() -> int:
-    return int(nvml.NVML_ERROR_FUNCTION_NOT_FOUND)
