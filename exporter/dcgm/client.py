@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from palegreen.catalogue.dcgm import WHOLE, Field, Fields, Native, fields
 from palegreen.exporter.engines.fetch import Fetched, Fetcher, FetchError
-from palegreen.exporter.engines.page import Page, PageError, PageParser, Row
+from palegreen.exporter.engines.page import Page, PageError, PageParser, Row, decoded
 
 _UUID = re.compile(r'[{,]\s*(?:UUID|gpu_uuid|uuid)="([^"\\]+)"')
 _WORD = re.compile(r"[^\s{]+")
@@ -262,12 +262,9 @@ class _Draft:
 
 def _lines(fetched: Fetched) -> list[str]:
     """Lines of a metrics page, each with its end. Raises PageError for what is no such page, or not all of it."""
-    if "text/html" in fetched.content_type or fetched.body[:512].lstrip()[:1] == b"<":
+    if fetched.html:
         raise PageError("an HTML page, not metrics")
-    try:
-        text = fetched.body.decode().replace("\r\n", "\n")
-    except UnicodeDecodeError as failure:
-        raise PageError(f"not text: byte {failure.start} is not UTF-8") from None
+    text = decoded(fetched.body)
     if not text.strip():
         raise PageError("empty page: dcgm-exporter has no GPU, or could not collect")
     if not text.endswith("\n"):

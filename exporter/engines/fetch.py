@@ -38,6 +38,11 @@ class Fetched:
     body: bytes
     content_type: str
 
+    @property
+    def html(self) -> bool:
+        """Whether it is a web page, whatever it was asked for: some servers answer every path with one."""
+        return "text/html" in self.content_type or self.body[:512].lstrip()[:1] == b"<"
+
 
 class _Connection(http.client.HTTPConnection):
     """A connection that can be cut at any time from another thread.

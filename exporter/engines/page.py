@@ -161,6 +161,14 @@ class PageParser:
         return head, _Series(name, labels, (name, frozenset(labels.items()))), value
 
 
+def decoded(body: bytes) -> str:
+    """A page's text with line feeds alone; raises PageError for bytes that are not UTF-8."""
+    try:
+        return body.decode().replace("\r\n", "\n")
+    except UnicodeDecodeError as failure:
+        raise PageError(f"not text: byte {failure.start} is not UTF-8") from None
+
+
 def _header(line: str, number: int, types: dict[str, str]) -> None:
     parts = line.split(None, 3)
     if len(parts) < 2 or parts[1] != "TYPE":

@@ -17,7 +17,7 @@ from palegreen.exporter.engines.facts import Facts, Known
 from palegreen.exporter.engines.fetch import Fetched, Fetcher, FetchError
 from palegreen.exporter.engines.kvcache import add_expected_waste
 from palegreen.exporter.engines.mapping import Mapped, Mapper, Owner
-from palegreen.exporter.engines.page import Histogram, Page, PageError, PageParser, Row
+from palegreen.exporter.engines.page import Histogram, Page, PageError, PageParser, Row, decoded
 from palegreen.exporter.source import SourceError
 from palegreen.runtime.exposition import Collected, Readings
 
@@ -159,19 +159,16 @@ class EngineSource:
         as_json = next((e for e in self._engines.values() if e.json_page and e.path == path.split("?")[0]), None)
         if as_json is not None and as_json.json_page is not None:
             return _page_of_json(as_json, fetched.body)
-        if "text/html" in fetched.content_type or fetched.body[:512].lstrip()[:1] == b"<":
+        if fetched.html:
             raise _NoMetricsError("an HTML page, not metrics")
         if "json" in fetched.content_type or fetched.body[:1] in (b"[", b"{"):
             hint = "; trtllm-serve has its text at /prometheus/metrics, with return_perf_metrics: true"
             raise _ConsumedError("JSON, not metrics text" + (hint if path == "/metrics" else ""))
-        try:
-            text = fetched.body.decode()
-        except UnicodeDecodeError as failure:
-            raise PageError(f"not text: byte {failure.start} is not UTF-8") from None
+        text = decoded(fetched.body)
         if self._path is None and text.strip() and "# TYPE " not in text:
             raise _NoMetricsError("text without a single TYPE, not metrics")
         openmetrics = "application/openmetrics-text" in fetched.content_type
-        return self._parser.parse(text.replace("\r\n", "\n"), openmetrics=openmetrics)
+        return self._parser.parse(text, openmetrics=openmetrics)
 
     def _publish(self, mapped: Sequence[Mapped]) -> Readings:
         whole = Collected()
