@@ -6,49 +6,18 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from palegreen.exporter.engines.source import instance_id
 from palegreen.exporter.kubelet.source import SOCKET
+from palegreen.runtime.identity import instance_id
 from palegreen.runtime.log import Format, Level
 from palegreen.runtime.quantity import Bytes, Seconds
-from palegreen.runtime.web import ListenError, parse_address
+from palegreen.runtime.settings import Address, Section, Url, overlaid
 from palegreen.runtime.yamlfile import ConfigError, Document
 
 
-def _url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if "@" in value:
-        raise ValueError(
-            "got a URL with a user or password; allowed: http://HOST:PORT or https://HOST:PORT, and a bearer_token_file"
-        )
-    if not usable or parts.fragment:
-        raise ValueError(f"got {value!r}; allowed: http://HOST:PORT or https://HOST:PORT, with or without a path")
-    return value
-
-
-def _address(value: str) -> str:
-    try:
-        parse_address(value)
-    except ListenError as error:
-        raise ValueError(str(error)) from None
-    return value
-
-
-Url = Annotated[str, AfterValidator(_url)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class EngineConfig(_Section):
+class EngineConfig(Section):
     """One inference server. Without a path in `url` its metrics page is looked for."""
 
     url: Url = Field(description="http(s)://HOST:PORT, with the path of the metrics page or without")
@@ -74,7 +43,7 @@ class EngineConfig(_Section):
         return self.instance_id or instance_id(self.url, self.namespace, self.pod)
 
 
-class ModelSize(_Section):
+class ModelSize(Section):
     """A model that might be placed on this node: what one replica needs."""
 
     name: str = Field(min_length=1, description="label model_size")
@@ -101,10 +70,10 @@ def _each_name_once(sizes: list[ModelSize]) -> list[ModelSize]:
     return sizes
 
 
-class NodeConfig(_Section):
+class NodeConfig(Section):
     """Everything the node daemon can be told. Each field but `engines` is a flag and a variable of the same name."""
 
-    listen_address: Annotated[str, AfterValidator(_address)] = Field(
+    listen_address: Address = Field(
         "0.0.0.0:9450",
         description="address to listen on",
     )
@@ -165,16 +134,9 @@ def load(path: Path | None, overrides: Mapping[str, Any], origins: Mapping[str, 
     """
     document = Document.read(path) if path is not None else None
     base = document.validate(NodeConfig) if document is not None else NodeConfig()
-    merged = base.model_dump() | {key: value for key, value in overrides.items() if key != "engines"}
     extra = [{"url": url} for url in overrides.get("engines", ())]
-    merged["engines"] = [*merged["engines"], *extra]
-    try:
-        config = NodeConfig.model_validate(merged)
-    except ValidationError as refused:
-        first = refused.errors()[0]
-        key = str(first["loc"][0])
-        problem = first.get("ctx", {}).get("error") or f"got {first['input']!r}; allowed: {_allowed(first['msg'])}"
-        raise ConfigError(f"{(origins or {}).get(key, key)}: {problem}") from None
+    joined = dict(overrides) | {"engines": [*(engine.model_dump() for engine in base.engines), *extra]}
+    config = overlaid(base, joined, origins)
     _distinct(config, document, len(base.engines))
     return config
 
@@ -192,7 +154,3 @@ def _distinct(config: NodeConfig, document: Document | None, in_file: int) -> No
                 raise document.error(("engines", index, "url"), problem)
             raise ConfigError(f"--engine {engine.url}: {problem}")
         seen[identity] = engine.url
-
-
-def _allowed(message: str) -> str:
-    return "true, false" if "boolean" in message else message.removeprefix("Input should be ")

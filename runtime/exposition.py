@@ -12,6 +12,7 @@ from functools import cache, lru_cache
 from math import isfinite, isnan
 from threading import Lock
 from types import MappingProxyType
+from typing import NamedTuple
 
 from palegreen.catalogue.metrics import Metric, metrics
 
@@ -19,16 +20,31 @@ TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
+class Exemplar(NamedTuple):
+    """One observation that stands for those of its bucket, with the trace it was part of; `time` is epoch seconds."""
+
+    trace_id: str
+    value: float
+    time: float
+
+    def __str__(self) -> str:
+        return f' # {{trace_id="{_escaped(self.trace_id)}"}} {number(self.value)} {self.time:.3f}'
+
+
 class Readings:
     """What one collection found: sample lines by metric. Immutable.
 
     Those that fill gaps give way, by metric and value of its first label, to whatever else is shown beside them.
+    Lines with exemplars are for OpenMetrics alone, so such metrics have lines of their own for it.
     """
 
-    __slots__ = ("fills_gaps", "lines")
+    __slots__ = ("fills_gaps", "lines", "openmetrics")
 
-    def __init__(self, lines: Mapping[str, str], *, fills_gaps: bool = False) -> None:
+    def __init__(
+        self, lines: Mapping[str, str], *, openmetrics: Mapping[str, str] | None = None, fills_gaps: bool = False
+    ) -> None:
         self.lines = MappingProxyType(dict(lines))
+        self.openmetrics = MappingProxyType(dict(openmetrics or {}))
         self.fills_gaps = fills_gaps
 
 
@@ -44,6 +60,7 @@ class Collected:
     def __init__(self, *common: str) -> None:
         self._common = common
         self._lines: dict[str, list[str]] = {}
+        self._openmetrics: dict[str, list[str]] = {}  # of metrics with exemplars
 
     def add(self, name: str, value: float, *labels: str) -> None:
         """Add one sample; `labels` are the values of the labels after the common ones.
@@ -53,26 +70,52 @@ class Collected:
         text = _labels(metrics()[name].labels, self._common + labels)
         self._lines.setdefault(name, []).append(f"{name}{text} {number(value)}\n")
 
+    def add_plain(self, name: str, value: float, *labels: str) -> None:
+        """Add one sample without the common labels."""
+        text = _labels(metrics()[name].labels, labels)
+        self._lines.setdefault(name, []).append(f"{name}{text} {number(value)}\n")
+
     def histogram(
-        self, name: str, buckets: Iterable[tuple[float, float]], total: float, count: float, *labels: str
+        self,
+        name: str,
+        buckets: Iterable[tuple[float, float]],
+        total: float,
+        count: float,
+        *labels: str,
+        exemplars: Mapping[int, Exemplar] | None = None,
     ) -> None:
-        """Add one histogram: cumulative counts by upper bound (+Inf last), sum and count of the observations."""
+        """Add one histogram: cumulative counts by upper bound (+Inf last), sum and count of the observations.
+
+        `exemplars` are those of buckets by position.
+        """
         declared, values = metrics()[name].labels, self._common + labels
         with_le, text = (*declared, "le"), _labels(declared, values)
         lines = self._lines.setdefault(name, [])
-        for bound, cumulative in buckets:
-            lines.append(f"{name}_bucket{_labels(with_le, (*values, number(bound)))} {number(cumulative)}\n")
+        marked = list(lines) if exemplars and name not in self._openmetrics else self._openmetrics.get(name)
+        for at, (bound, cumulative) in enumerate(buckets):
+            line = f"{name}_bucket{_labels(with_le, (*values, number(bound)))} {number(cumulative)}"
+            lines.append(f"{line}\n")
+            if marked is not None:
+                marked.append(f"{line}{exemplars[at]}\n" if exemplars and at in exemplars else f"{line}\n")
         lines.append(f"{name}_sum{text} {number(total)}\n{name}_count{text} {number(count)}\n")
+        if marked is not None:
+            marked.append(lines[-1])
+            self._openmetrics[name] = marked
 
     def include(self, readings: Readings) -> None:
         """Add all of another collection."""
         for name, lines in readings.lines.items():
-            self._lines.setdefault(name, []).append(lines)
+            mine = self._lines.setdefault(name, [])
+            if name in readings.openmetrics or name in self._openmetrics:
+                marked = self._openmetrics.setdefault(name, list(mine))
+                marked.append(readings.openmetrics.get(name, lines))
+            mine.append(lines)
 
     def readings(self, *, fills_gaps: bool = False) -> Readings:
         """What was gathered so far, frozen."""
         lines = {name: "".join(lines) for name, lines in self._lines.items()}
-        return Readings(lines, fills_gaps=fills_gaps)
+        openmetrics = {name: "".join(lines) for name, lines in self._openmetrics.items()}
+        return Readings(lines, openmetrics=openmetrics, fills_gaps=fills_gaps)
 
 
 class Exposition:
@@ -107,7 +150,11 @@ class Exposition:
     def _render(self, openmetrics: bool) -> bytes:
         parts: list[str] = []
         for name, metric in metrics().items():
-            lines = [readings.lines[name] for readings in self._readings if name in readings.lines]
+            lines = [
+                readings.openmetrics.get(name, readings.lines[name]) if openmetrics else readings.lines[name]
+                for readings in self._readings
+                if name in readings.lines
+            ]
             for filler in self._fillers:
                 if name in filler.lines:
                     lines.append(_missing(filler.lines[name], lines))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from palegreen.exporter.config import EngineConfig, NodeConfig, load
-from palegreen.exporter.engines.source import instance_id
+from palegreen.runtime.identity import instance_id
 from palegreen.runtime.quantity import seconds, size
 from palegreen.runtime.yamlfile import ConfigError
 

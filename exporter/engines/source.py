@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -43,17 +42,6 @@ class Identity:
     namespace: str = ""
     pod: str = ""
     model: str = ""
-
-
-def instance_id(url: str, namespace: str = "", pod: str = "") -> str:
-    """`namespace/pod`, else `hostname:serving-port`; a loopback address stands for this host."""
-    if pod:
-        return f"{namespace}/{pod}"
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if host in ("localhost", "::1", "0.0.0.0", "::") or host.startswith("127."):  # noqa: S104 - compared, not bound
-        host = socket.gethostname()
-    return f"{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
 
 class EngineSource:

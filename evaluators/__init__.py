@@ -1,0 +1,1 @@
+"""The sidecar: taps -> samples -> redaction -> features -> checks -> exposition, events and store."""

@@ -1,0 +1,141 @@
+"""Configuration of the evaluator: flags over environment over file over defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
+
+from palegreen.runtime.identity import instance_id
+from palegreen.runtime.log import Format, Level
+from palegreen.runtime.quantity import Bytes, Seconds
+from palegreen.runtime.settings import Address, Section, Url, overlaid
+from palegreen.runtime.yamlfile import ConfigError, Document
+
+Ratio = Annotated[float, Field(ge=0, le=1)]
+
+
+class Pattern(Section):
+    """A pattern of one's own."""
+
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_]{0,30}$", description="stands in the text as [NAME], and is the label kind"
+    )
+    pattern: str = Field(min_length=1, description="regular expression, RE2's syntax")
+
+
+class RedactionConfig(Section):
+    """What is taken out of texts before they are stored, logged or exported."""
+
+    emails: bool = Field(True, description="e-mail addresses")
+    phones: bool = Field(True, description="phone numbers")
+    phone_region: str = Field("US", pattern=r"^[A-Z]{2}$", description="where numbers without a country code are from")
+    cards: bool = Field(True, description="card numbers (Luhn)")
+    secrets: bool = Field(True, description="keys, tokens, passwords in URLs, private keys")
+    ips: bool = Field(True, description="IP addresses")
+    names: list[str] = Field([], description="names and other words, whole and in any case")
+    names_file: Path | None = Field(None, description="more of them, one a line")
+    patterns: list[Pattern] = Field([], description="patterns of one's own")
+
+
+class OtlpExportConfig(Section):
+    """Where results are sent by OTLP; needs the extra otel."""
+
+    endpoint: Url = Field(description="OTLP endpoint, such as http://otel-collector:4317")
+    protocol: Literal["grpc", "http/protobuf"] = Field("grpc", description="transport")
+    headers_file: Path | None = Field(None, description="file of further headers, NAME: VALUE a line")
+    interval: Seconds = Field(30.0, description="time between two exports of metrics")
+    semantic_conventions: Literal["1.36", "1.38"] = Field("1.38", description="version of the attribute names")
+
+
+class EvaluateConfig(Section):
+    """Everything the evaluator can be told. Each scalar field is a flag and a variable of the same name."""
+
+    listen_address: Address = Field("0.0.0.0:9451", description="address of /metrics and the status page")
+    upstream: Url | None = Field(None, description="engine or API behind the proxy, http(s)://HOST:PORT")
+    proxy_address: Address = Field("0.0.0.0:8080", description="address of the proxy, where there is an upstream")
+    proxy_tls_cert_file: Path | None = Field(None, description="certificate of the proxy; without it, it speaks HTTP")
+    proxy_tls_key_file: Path | None = Field(None, description="key of that certificate")
+    upstream_ca_file: Path | None = Field(None, description="certificate authority of an https upstream")
+    upstream_insecure_skip_verify: bool = Field(False, description="do not verify an https upstream's certificate")
+    sink_address: Address | None = Field(
+        None, description="address for OTLP/HTTP, KServe's CloudEvents, LiteLLM's callback and feedback"
+    )
+    otlp_grpc_address: Address | None = Field(None, description="address for OTLP/gRPC")
+    tap_socket: Path | None = Field(None, description="unix socket for the ASGI tap")
+    file: Path | None = Field(None, description="JSON lines to score")
+    follow: bool = Field(True, description="keep reading the file as it grows and is rotated; else it is read once")
+    model: str = Field("", description="model name for samples that carry none")
+    endpoint: str = Field("", description="logical service that users call; becomes the label endpoint")
+    namespace: str = Field("", description="Kubernetes namespace of the engine")
+    pod: str = Field("", description="pod of the engine; makes instance_id namespace/pod")
+    instance_id: str = Field("", description="overrides namespace/pod or hostname:port of the upstream")
+    sample_rate: Ratio = Field(1.0, description="share of responses that is scored")
+    session_interval: Seconds | None = Field(None, description="score at most one response a session in this time")
+    session_header: str = Field("x-session-id", description="request header that names the session")
+    keep_errors: bool = Field(True, description="score every error, marked, whatever the rate")
+    keep_header: str = Field("x-palegreen-keep", description="requests with this header are scored, marked")
+    samples_per_second: float | None = Field(None, gt=0, description="most samples a second, whatever their number")
+    body_limit: Bytes = Field(
+        1 << 20, description="most that is held of a request or response; the rest only passes by"
+    )
+    queue_limit: Bytes = Field(64 << 20, description="most memory of samples that wait to be scored")
+    embedder: str = Field("minilm", description="minilm, static, none, or sentence-transformers:MODEL")
+    embedder_dir: Path | None = Field(
+        None, description="folder of converted embedders; the user's cache folder if not given"
+    )
+    baseline: Path | None = Field(None, description="baseline to compare with")
+    store: str = Field("none", description="SQLite file for samples and scores, or none: then no text is kept")
+    store_max_age: Seconds = Field(7 * 86400.0, description="samples are deleted after this time")
+    store_max_size: Bytes = Field(1 << 30, description="the oldest samples are deleted beyond this size")
+    scorer_threads: int = Field(1, ge=1, le=64, description="threads of the embedder")
+    scorer_memory_limit: Bytes = Field(600 << 20, description="the scorer is started again when it holds more")
+    scorer_timeout: Seconds = Field(15.0, description="the scorer is started again when it is silent for this time")
+    redaction: RedactionConfig = Field(RedactionConfig(), description="what is taken out of texts")
+    checks: dict[str, dict[str, Any]] = Field({}, description="settings of checks, by name")
+    otlp: OtlpExportConfig | None = Field(None, description="where results are sent by OTLP")
+    web_config_file: Path | None = Field(None, description="TLS, users and headers, in exporter-toolkit's format")
+    log_level: Level = Field("info", description="least level that is logged")
+    log_format: Format = Field("logfmt", description="format of the log")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> EvaluateConfig:
+        if self.pod and not self.namespace:
+            raise ValueError("pod is given without its namespace; allowed: both or neither")
+        if (self.proxy_tls_cert_file is None) != (self.proxy_tls_key_file is None):
+            raise ValueError("proxy_tls_cert_file and proxy_tls_key_file go together; allowed: both or neither")
+        if self.upstream and urlsplit(self.upstream).query:
+            raise ValueError("upstream has a query; allowed: http(s)://HOST:PORT with or without a path")
+        return self
+
+    def identity(self) -> str:
+        """The label instance_id."""
+        url = self.upstream or f"http://{self.proxy_address}"
+        return self.instance_id or instance_id(url, self.namespace, self.pod)
+
+    def common(self) -> tuple[str, str, str, str]:
+        """Values of the labels endpoint, instance_id, namespace, pod."""
+        return (self.endpoint, self.identity(), self.namespace, self.pod)
+
+    @property
+    def keeps_text(self) -> bool:
+        """Whether any text is stored."""
+        return self.store != "none"
+
+
+# Sections of the file that are no flags.
+SECTIONS = ("redaction", "checks", "otlp")
+
+
+def load(path: Path | None, overrides: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> EvaluateConfig:
+    """The configuration of `path` with `overrides` on top. Raises ConfigError, one line."""
+    base = Document.read(path).validate(EvaluateConfig) if path is not None else EvaluateConfig()
+    config = overlaid(base, overrides, origins)
+    if not any((config.upstream, config.sink_address, config.otlp_grpc_address, config.tap_socket, config.file)):
+        raise ConfigError(
+            "no tap: give at least one of --upstream, --sink-address, --otlp-grpc-address, --tap-socket and --file"
+        )
+    return config

@@ -1,0 +1,1 @@
+"""Redaction, before anything is stored, logged or exported."""

@@ -1,0 +1,1 @@
+"""Wire formats: what a tap gathered, as samples."""
