@@ -9,21 +9,21 @@ from typing import Any
 
 import click
 
-from palegreen.cli.options import loader, node_options
+from palegreen.cli.options import NODE
 from palegreen.exporter.check import Finding, findings
 from palegreen.runtime.log import configure
 from palegreen.runtime.yamlfile import ConfigError
 
 
 @click.command()
-@node_options
+@NODE.decorate
 @click.option("--json", "as_json", is_flag=True, help="print a list of {check, ok, detail, fix}")
 @click.pass_context
 def check(context: click.Context, /, config: Path | None, as_json: bool, **given: Any) -> None:
     """Look whether this node has what `palegreen node` needs; exit 1 if anything is amiss."""
     configure("error")
     try:
-        settings = loader(context, config, given)()
+        settings = NODE.loader(context, config, given)()
     except ConfigError as refused:
         found = [Finding("config", False, str(refused), "mend the configuration")]
         if as_json:

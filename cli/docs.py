@@ -8,21 +8,28 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from palegreen.cli.options import flag, shown, variable
-from palegreen.exporter.config import FIXED, EngineConfig, ModelSize, NodeConfig
+from palegreen.cli.options import EVALUATE, NODE, Options, shown
+from palegreen.evaluators.config import FIXED as EVALUATE_FIXED
+from palegreen.evaluators.config import OtlpExportConfig, Pattern, RedactionConfig
+from palegreen.exporter.config import FIXED as NODE_FIXED
+from palegreen.exporter.config import EngineConfig, ModelSize
 
 _PAGE = """\
-# Configuration of the node daemon
+# Configuration
 
-Generated from `exporter/config.py`; do not edit (`make docs`).
+Generated from `exporter/config.py` and `evaluators/config.py`; do not edit (`make docs`).
 
 Each setting is a flag, an environment variable and a key of the file given with `--config` (`PALEGREEN_CONFIG`).
-A flag wins over the variable, the variable over the file. Engines of the file are joined with those of the flags, or of
-the variable, in which several URLs are separated by blanks. Durations are written
+A flag wins over the variable, the variable over the file. Durations are written
 `500ms`, `15s`, `1m30s` or as a number of seconds; sizes `512KiB`, `16MiB` or as a number of bytes.
 
 The file is read again when it changes and on SIGHUP. A file that is refused leaves the configuration in force as it
 is: one log line says where and why, and `palegreen_config_last_reload_successful` is 0 until it is mended.
+
+# The node daemon: `palegreen node`
+
+Engines of the file are joined with those of the flags, or of the variable, in which several URLs are separated by
+blanks.
 
 | key | flag | variable | default | meaning |
 |---|---|---|---|---|
@@ -66,7 +73,54 @@ model_sizes:
   - {{name: llama-70b, memory: 40GiB, gpus: 4}}
 ```
 
-## TLS, users, client certificates
+# The evaluator: `palegreen evaluate`
+
+At least one tap is needed: `upstream`, `sink_address`, `otlp_grpc_address`, `tap_socket` or `file`
+([taps.md](taps.md)). A change of a setting that has no mark starts the scorer again; the taps go on.
+
+| key | flag | variable | default | meaning |
+|---|---|---|---|---|
+{evaluator}
+
+Sections of the file, which have no flags:
+
+**redaction** ([redaction.md](redaction.md))
+
+| key | default | meaning |
+|---|---|---|
+{redaction}
+
+A pattern of `redaction.patterns`:
+
+| key | default | meaning |
+|---|---|---|
+{pattern}
+
+**checks**: settings by the name of the check ([checks.md](checks.md)); each takes `enabled: false`.
+
+**otlp** ([opentelemetry.md](opentelemetry.md))
+
+| key | default | meaning |
+|---|---|---|
+{otlp}
+
+```yaml
+upstream: http://127.0.0.1:8000
+proxy_address: 0.0.0.0:8080
+endpoint: chat
+sample_rate: 0.2
+session_interval: 1m
+store: /var/lib/palegreen/samples.db
+redaction:
+  names_file: /etc/palegreen/names.txt
+  patterns:
+    - {{name: customer, pattern: 'C-\\d{{8}}'}}
+checks:
+  length: {{max_words: 800}}
+  refusal: {{enabled: false}}
+```
+
+# TLS, users, client certificates
 
 `--web.config.file` takes the web configuration of Prometheus' exporter-toolkit, as node_exporter and others do. It
 and the certificates are read again when they change; turning TLS on or off needs a restart.
@@ -88,21 +142,32 @@ Python's TLS cannot ask for a client certificate without verifying it, so `Reque
 
 def render() -> str:
     """The whole page as Markdown."""
-    settings = "\n".join(_setting(key, field) for key, field in NodeConfig.model_fields.items())
-    engines = "\n".join(
-        f"| `{key}` | {_default(key, field)} | {field.description} |"
-        for key, field in EngineConfig.model_fields.items()
+    return _PAGE.format(
+        settings=_settings(NODE, NODE_FIXED),
+        engines=_keys(EngineConfig),
+        sizes=_keys(ModelSize),
+        evaluator=_settings(EVALUATE, EVALUATE_FIXED),
+        redaction=_keys(RedactionConfig),
+        pattern=_keys(Pattern),
+        otlp=_keys(OtlpExportConfig),
     )
-    sizes = "\n".join(
-        f"| `{key}` | {_default(key, field)} | {field.description} |" for key, field in ModelSize.model_fields.items()
-    )
-    return _PAGE.format(settings=settings, engines=engines, sizes=sizes)
 
 
-def _setting(key: str, field: FieldInfo) -> str:
-    mark = " \\*" if key in FIXED else ""
-    cells = (f"`{key}`{mark}", f"`{flag(key)}`", f"`{variable(key)}`", _default(key, field), _meaning(field))
-    return "| " + " | ".join(cells) + " |"
+def _settings(options: Options[Any], fixed: tuple[str, ...]) -> str:
+    rows = []
+    for key, field in options.model.model_fields.items():
+        if key in options.sections:
+            continue
+        mark = " \\*" if key in fixed else ""
+        names = f"`{key}`{mark}", f"`{options.flag(key)}`", f"`{options.variable(key)}`"
+        rows.append("| " + " | ".join((*names, _default(key, field), _meaning(field))) + " |")
+    return "\n".join(rows)
+
+
+def _keys(model: type[BaseModel]) -> str:
+    return "\n".join(
+        f"| `{key}` | {_default(key, field)} | {_meaning(field)} |" for key, field in model.model_fields.items()
+    )
 
 
 def _meaning(field: FieldInfo) -> str:

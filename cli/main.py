@@ -6,6 +6,7 @@ import click
 
 from palegreen.cli.check import check
 from palegreen.cli.demo import demo
+from palegreen.cli.evaluate import evaluate
 from palegreen.cli.node import node
 from palegreen.exporter.node import VERSION
 
@@ -17,6 +18,7 @@ def main() -> None:
 
 
 main.add_command(node)
+main.add_command(evaluate)
 main.add_command(check)
 main.add_command(demo)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from palegreen.cli.options import loader, node_options
+from palegreen.cli.options import NODE
 from palegreen.exporter.node import Node
 from palegreen.runtime.log import configure
 from palegreen.runtime.web import ListenError
@@ -17,12 +17,12 @@ from palegreen.runtime.yamlfile import ConfigError
 
 
 @click.command()
-@node_options
+@NODE.decorate
 @click.option("--once", is_flag=True, help="print one exposition and exit")
 @click.pass_context
 def node(context: click.Context, /, config: Path | None, once: bool, **given: Any) -> None:
     """Run the per-node daemon: GPUs and inference engines in one canonical set of metrics."""
-    read = loader(context, config, given)
+    read = NODE.loader(context, config, given)
     try:
         settings = read()
         configure(settings.log_level, settings.log_format)

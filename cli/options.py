@@ -1,87 +1,140 @@
-"""The flags of a configuration model: one per field, with a variable PALEGREEN_... of the same name."""
+"""The flags of a configuration model: one per field that is no section, with a variable PALEGREEN_... of its name."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
 
 import click
 from click.core import ParameterSource
+from pydantic import BaseModel
 
-from palegreen.exporter.config import NodeConfig, load
+from palegreen.evaluators.config import SECTIONS as EVALUATE_SECTIONS
+from palegreen.evaluators.config import EvaluateConfig
+from palegreen.evaluators.config import load as load_evaluate
+from palegreen.exporter.config import NodeConfig
+from palegreen.exporter.config import load as load_node
 
-# The names that differ from the field's.
-_FLAGS = {"engines": "--engine", "model_sizes": "--model-size", "web_config_file": "--web.config.file"}
-_VARIABLES = {"engines": "PALEGREEN_ENGINE", "model_sizes": "PALEGREEN_MODEL_SIZE"}
-_LISTS = {
-    "engines": ("URL", "URL of an inference server, repeatable; joined with those of the file. "),
-    "model_sizes": ("NAME=MEMORY[xGPUS]", "Repeatable; replaces those of the file. "),
+M = TypeVar("M", bound=BaseModel)
+_WEB = {"web_config_file": "--web.config.file"}
+_LAST_WORD = {
+    "address": "HOST:PORT",
+    "age": "DURATION",
+    "dcgm": "URL",
+    "dir": "DIR",
+    "header": "NAME",
+    "id": "ID",
+    "interval": "DURATION",
+    "limit": "SIZE",
+    "mappings": "DIR",
+    "rate": "SHARE",
+    "root": "DIR",
+    "second": "N",
+    "size": "SIZE",
+    "threads": "N",
+    "timeout": "DURATION",
+    "upstream": "URL",
 }
 
 
-def flag(key: str) -> str:
-    """The flag of a configuration key."""
-    return _FLAGS.get(key, "--" + key.replace("_", "-"))
+@dataclass(frozen=True)
+class Options(Generic[M]):
+    """The flags of one configuration model, and how it is read.
 
+    `lists` are the fields given by a repeatable flag: (name of one value, what becomes of the file's).
+    """
 
-def variable(key: str) -> str:
-    """The environment variable of a configuration key."""
-    return _VARIABLES.get(key, f"PALEGREEN_{key.upper()}")
+    model: type[M]
+    load: Callable[[Path | None, Mapping[str, Any], Mapping[str, str] | None], M]
+    flags: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    lists: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    metavars: Mapping[str, str] = field(default_factory=dict)
+    sections: tuple[str, ...] = ()
 
+    def flag(self, key: str) -> str:
+        """The flag of a configuration key."""
+        return self.flags.get(key, "--" + key.replace("_", "-"))
 
-def node_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the flags of NodeConfig, and `--config`."""
-    for key, field in reversed(NodeConfig.model_fields.items()):
-        default = "" if field.default in (None, []) else f" [default: {shown(key, field.default)}]"
-        text = f"{field.description}{default}"
-        if key in _LISTS:
-            metavar, about = _LISTS[key]
-            text = about + text
-            option = click.option(flag(key), key, multiple=True, metavar=metavar, envvar=variable(key), help=text)
-        elif field.annotation is bool:
-            # the variable is left to `loader`: click would refuse a bad one without naming it
-            option = click.option(f"{flag(key)}/--no-{flag(key)[2:]}", key, default=None, help=text)
-        else:
-            option = click.option(flag(key), key, envvar=variable(key), metavar=_metavar(key), help=text)
-        command = option(command)
-    path = click.Path(path_type=Path)
-    return click.option("--config", type=path, envvar="PALEGREEN_CONFIG", help="configuration file (YAML)")(command)
+    def variable(self, key: str) -> str:
+        """The environment variable of a configuration key."""
+        return self.variables.get(key, f"PALEGREEN_{key.upper()}")
 
+    def decorate(self, command: Callable[..., Any]) -> Callable[..., Any]:
+        """Give a command these flags, and `--config`."""
+        for key, about in reversed(self.model.model_fields.items()):
+            if key in self.sections:
+                continue
+            default = "" if about.default in (None, [], "") else f" [default: {shown(key, about.default)}]"
+            text = f"{about.description}{default}"
+            flag, variable = self.flag(key), self.variable(key)
+            if key in self.lists:
+                metavar, fate = self.lists[key]
+                option = click.option(flag, key, multiple=True, metavar=metavar, envvar=variable, help=fate + text)
+            elif about.annotation is bool:
+                # the variable is left to `loader`: click would refuse a bad one without naming it
+                option = click.option(f"{flag}/--no-{flag[2:]}", key, default=None, help=text)
+            else:
+                option = click.option(flag, key, envvar=variable, metavar=self._metavar(key), help=text)
+            command = option(command)
+        path = click.Path(path_type=Path)
+        return click.option("--config", type=path, envvar="PALEGREEN_CONFIG", help="configuration file (YAML)")(command)
 
-def loader(context: click.Context, config: Path | None, given: dict[str, Any]) -> Callable[[], NodeConfig]:
-    """A function that reads the configuration anew: flags over environment over file."""
-    named = {key: os.environ.get(variable(key)) if value is None else value for key, value in given.items()}
-    overrides = {key: value for key, value in named.items() if value not in (None, (), "")}
-    origins = {
-        key: flag(key) if context.get_parameter_source(key) is ParameterSource.COMMANDLINE else variable(key)
-        for key in overrides
-    }
-    return lambda: load(config, overrides, origins)
+    def loader(self, context: click.Context, config: Path | None, given: dict[str, Any]) -> Callable[[], M]:
+        """A function that reads the configuration anew: flags over environment over file."""
+        named = {key: os.environ.get(self.variable(key)) if value is None else value for key, value in given.items()}
+        overrides = {key: value for key, value in named.items() if value not in (None, (), "")}
+        origins = {
+            key: self.flag(key)
+            if context.get_parameter_source(key) is ParameterSource.COMMANDLINE
+            else self.variable(key)
+            for key in overrides
+        }
+        return lambda: self.load(config, overrides, origins)
 
-
-def _metavar(key: str) -> str:
-    annotation = NodeConfig.model_fields[key].annotation
-    if get_origin(annotation) is Literal:
-        return "|".join(get_args(annotation))
-    kinds = {
-        "address": "HOST:PORT",
-        "dcgm": "URL",
-        "interval": "DURATION",
-        "timeout": "DURATION",
-        "limit": "SIZE",
-        "mappings": "DIR",
-        "root": "DIR",
-        "dir": "DIR",
-    }
-    return kinds.get(key.rpartition("_")[2], "FILE")
+    def _metavar(self, key: str) -> str:
+        annotation = self.model.model_fields[key].annotation
+        if get_origin(annotation) is Literal:
+            return "|".join(get_args(annotation))
+        return self.metavars.get(key) or _LAST_WORD.get(key.rpartition("_")[2], "FILE")
 
 
 def shown(key: str, value: object) -> str:
     """A default as people write it."""
-    if key.endswith("_limit") and isinstance(value, int):
-        return f"{value >> 20}MiB"
+    if key.endswith(("_limit", "_size")) and isinstance(value, int):
+        return f"{value >> 30}GiB" if value >= 1 << 30 else f"{value >> 20}MiB"
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:g}s" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}" if key.endswith("_rate") else f"{value:g}s"
+    return str(value)
+
+
+NODE = Options(
+    NodeConfig,
+    load_node,
+    flags={"engines": "--engine", "model_sizes": "--model-size", **_WEB},
+    variables={"engines": "PALEGREEN_ENGINE", "model_sizes": "PALEGREEN_MODEL_SIZE"},
+    lists={
+        "engines": ("URL", "URL of an inference server, repeatable; joined with those of the file. "),
+        "model_sizes": ("NAME=MEMORY[xGPUS]", "Repeatable; replaces those of the file. "),
+    },
+)
+EVALUATE = Options(
+    EvaluateConfig,
+    load_evaluate,
+    flags=_WEB,
+    metavars={
+        "baseline": "DIR",
+        "embedder": "NAME",
+        "endpoint": "NAME",
+        "model": "NAME",
+        "namespace": "NAME",
+        "pod": "NAME",
+        "store": "FILE|none",
+    },
+    sections=EVALUATE_SECTIONS,
+)

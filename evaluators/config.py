@@ -126,6 +126,12 @@ class EvaluateConfig(Section):
         return self.store != "none"
 
 
+# What the scorer alone is told, which is started again for it; any other change needs a restart.
+_LIVE = (
+    "model", "embedder", "embedder_dir", "baseline", "store", "store_max_age", "store_max_size", "scorer_threads",
+    "redaction", "checks", "otlp", "log_level",
+)  # fmt: skip
+FIXED = tuple(key for key in EvaluateConfig.model_fields if key not in _LIVE)
 # Sections of the file that are no flags.
 SECTIONS = ("redaction", "checks", "otlp")
 

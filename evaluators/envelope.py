@@ -1,4 +1,4 @@
-"""What a tap puts into the queue: bytes as they came, with what is known of them. Decoded in the scorer, never before."""
+"""What a tap puts into the queue: bytes as they came, with what is known of them; decoded in the scorer alone."""
 
 from __future__ import annotations
 

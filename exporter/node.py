@@ -18,7 +18,6 @@ import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from palegreen.catalogue.engines import Engine, engines, resolve
-from palegreen.exporter.app import App
 from palegreen.exporter.config import FIXED, EngineConfig, NodeConfig
 from palegreen.exporter.engines.fetch import Fetcher, read_token
 from palegreen.exporter.engines.mapping import Mapper
@@ -27,7 +26,10 @@ from palegreen.exporter.nvml.source import NvmlSource
 from palegreen.exporter.snapshot import Snapshots
 from palegreen.exporter.source import Runner, Source
 from palegreen.exporter.sources import node_sources
+from palegreen.exporter.status import NodeStatus
+from palegreen.runtime.app import App
 from palegreen.runtime.exposition import Collected, Readings
+from palegreen.runtime.filewatch import FileWatch
 from palegreen.runtime.log import configure
 from palegreen.runtime.web import WebServer, parse_address
 from palegreen.runtime.yamlfile import ConfigError, Document
@@ -45,8 +47,7 @@ class Node:
     def __init__(self, config: NodeConfig, reload: Callable[[], NodeConfig], watched: Path | None = None) -> None:
         self._config = config
         self._reload = reload
-        self._watched = watched
-        self._stamp = _stamp(watched)
+        self._file = FileWatch(watched)
         self._reloaded = True
         self._reloaded_at = time.time()
         self._process = ProcessCollector(registry=CollectorRegistry())
@@ -75,7 +76,7 @@ class Node:
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises ListenError and ConfigError before anything is started."""
         host, port = parse_address(self._config.listen_address)
-        server = WebServer(App(self._snapshots, VERSION), host, port, self._config.web_config_file)
+        server = WebServer(App(NodeStatus(self._snapshots, VERSION)), host, port, self._config.web_config_file)
         self._server = server
         sys.setswitchinterval(_SWITCH)
         gc.collect()
@@ -103,16 +104,14 @@ class Node:
             runner.stop()
 
     async def _watch(self) -> None:
-        seen = self._stamp
         while True:
             await asyncio.sleep(_LOOK_EVERY)
-            before, seen = seen, _stamp(self._watched)
-            if seen == before != self._stamp:  # changed, and at rest: nobody is in the middle of writing it
+            if self._file.changed():
                 self._reload_now()
 
     def _reload_now(self) -> None:
         """Take over a changed configuration, or keep the one in force and say so."""
-        self._stamp = _stamp(self._watched)
+        self._file.read()
         try:
             config = self._reload()
             self._arrange(config, start=True)
@@ -210,13 +209,3 @@ def mappings(folder: Path | None) -> tuple[Engine, ...]:
 def _one_line(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """asyncio's own complaints, such as too many open files, as one line."""
     log.error("node.trouble", cause=context.get("message", ""), exception=repr(context.get("exception")))
-
-
-def _stamp(path: Path | None) -> tuple[Any, ...] | None:
-    if path is None:
-        return None
-    try:
-        stat = path.stat()
-    except OSError:
-        return ()
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino

@@ -70,11 +70,6 @@ class Collected:
         text = _labels(metrics()[name].labels, self._common + labels)
         self._lines.setdefault(name, []).append(f"{name}{text} {number(value)}\n")
 
-    def add_plain(self, name: str, value: float, *labels: str) -> None:
-        """Add one sample without the common labels."""
-        text = _labels(metrics()[name].labels, labels)
-        self._lines.setdefault(name, []).append(f"{name}{text} {number(value)}\n")
-
     def histogram(
         self,
         name: str,

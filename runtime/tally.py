@@ -1,7 +1,7 @@
 """Counts that grow as things happen: counters, gauges and histograms of declared metrics, gathered when asked.
 
-The number of label sets of one metric is bounded; what comes after is counted under `_other_` in every label that has
-no fixed set of values, and `palegreen_label_overflow_total` says so.
+The number of label sets of one metric is bounded; what comes after is counted under `_other_` in each label whose
+values come from outside, and `palegreen_label_overflow_total` says so.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from threading import Lock
 
-from palegreen.runtime.exposition import Collected, Exemplar
+from palegreen.catalogue.metrics import metrics
+from palegreen.runtime.exposition import Collected, Exemplar, Readings
 
 OTHER = "_other_"
 INF = float("inf")
@@ -29,22 +30,24 @@ class Tally:
     """Counters, gauges and histograms by metric and label values; safe to use from several threads.
 
     Args:
-        common: values of the first labels of every metric given to `gather`'s collection are not repeated here.
+        common: values of the first labels of every metric; they are not given again.
         buckets: upper bounds of each histogram, ascending, without +Inf.
         limit: most label sets of one metric.
-        fixed: positions of labels (after the common ones) that keep their value when a metric overflows.
+        free: names of the labels whose values come from outside.
     """
 
     def __init__(
         self,
+        common: Sequence[str] = (),
         buckets: Mapping[str, Sequence[float]] | None = None,
         *,
         limit: int = 500,
-        fixed: Mapping[str, frozenset[int]] | None = None,
+        free: frozenset[str] = frozenset(),
     ) -> None:
+        self._common = tuple(common)
         self._buckets = {name: tuple(bounds) for name, bounds in (buckets or {}).items()}
         self._limit = limit
-        self._fixed = fixed or {}
+        self._free = free
         self._values: dict[str, dict[tuple[str, ...], float]] = {}
         self._histograms: dict[str, dict[tuple[str, ...], _Histogram]] = {}
         self._overflows: dict[str, int] = {}
@@ -78,8 +81,9 @@ class Tally:
             if exemplar is not None:
                 held.exemplars[at] = exemplar
 
-    def gather(self, collected: Collected) -> None:
-        """Add everything to a collection."""
+    def readings(self) -> Readings:
+        """Everything so far."""
+        collected, plain = Collected(*self._common), Collected()
         with self._lock:
             for name, values in self._values.items():
                 for labels, value in values.items():
@@ -88,7 +92,9 @@ class Tally:
                 for labels, held in histograms.items():
                     self._gather(collected, name, labels, held)
             for name, times in self._overflows.items():
-                collected.add_plain("palegreen_label_overflow_total", times, name)
+                plain.add("palegreen_label_overflow_total", times, name)
+        collected.include(plain.readings())
+        return collected.readings()
 
     def _gather(self, collected: Collected, name: str, labels: tuple[str, ...], held: _Histogram) -> None:
         cumulative, buckets = 0, []
@@ -101,5 +107,5 @@ class Tally:
         if labels in series or len(series) < self._limit:
             return labels
         self._overflows[name] = self._overflows.get(name, 0) + 1
-        fixed = self._fixed.get(name, frozenset())
-        return tuple(value if at in fixed else OTHER for at, value in enumerate(labels))
+        names = metrics()[name].labels[len(self._common) :]
+        return tuple(OTHER if label in self._free else value for label, value in zip(names, labels, strict=True))

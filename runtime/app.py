@@ -1,12 +1,11 @@
-"""What the daemon answers over HTTP: /metrics, /healthz, /readyz and a status page."""
+"""What both daemons answer over HTTP: /metrics, /healthz, /readyz and a status page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from typing import Protocol
 
-from palegreen.exporter.snapshot import Snapshots
-from palegreen.exporter.source import State
 from palegreen.runtime.exposition import OPENMETRICS, TEXT, negotiate
 from palegreen.runtime.webgate import Receive, Scope, Send
 
@@ -20,12 +19,27 @@ _STYLE = (
 )
 
 
-class App:
-    """The ASGI application of the node daemon."""
+class Status(Protocol):
+    """What a daemon says of itself."""
 
-    def __init__(self, snapshots: Snapshots, version: str) -> None:
-        self._snapshots = snapshots
-        self._version = version
+    def body(self, openmetrics: bool, gzipped: bool) -> bytes:
+        """The current exposition."""
+
+    def stuck(self) -> str:
+        """Why it should be started again, empty if it should not."""
+
+    def waiting(self) -> str:
+        """What it waits for until it is ready, empty if it is."""
+
+    def page(self) -> str:
+        """The status page, see `page`."""
+
+
+class App:
+    """The ASGI application of a daemon."""
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         """Answer one request."""
@@ -43,20 +57,11 @@ class App:
             case "/metrics":
                 return self._metrics(scope["headers"])
             case "/healthz":
-                if self._snapshots.stuck:
-                    return 503, [_type(_PLAIN)], b"nothing has been rendered for 30 s; see the log\n"
-                return 200, [_type(_PLAIN)], b"ok\n"
+                return _plain(self._status.stuck(), b"ok\n")
             case "/readyz":
-                waiting = [_named(state) for state in self._snapshots.states if not state.tried]
-                if waiting or not self._snapshots.rendered:
-                    return (
-                        503,
-                        [_type(_PLAIN)],
-                        f"not read yet: {', '.join(waiting) or 'anything'}\n".encode(),
-                    )
-                return 200, [_type(_PLAIN)], b"ready\n"
+                return _plain(self._status.waiting(), b"ready\n")
             case "/":
-                return 200, [_type("text/html; charset=utf-8")], self._page(self._snapshots.states).encode()
+                return 200, [_type("text/html; charset=utf-8")], self._status.page().encode()
         return 404, [_type(_PLAIN)], b"no such page; there are /, /metrics, /healthz and /readyz\n"
 
     def _metrics(self, headers: Sequence[tuple[bytes, bytes]]) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
@@ -65,31 +70,23 @@ class App:
         answer = [_type(OPENMETRICS if openmetrics else TEXT), (b"vary", b"Accept, Accept-Encoding")]
         if gzipped:
             answer.append((b"content-encoding", b"gzip"))
-        return 200, answer, self._snapshots.body(openmetrics, gzipped)
-
-    def _page(self, states: Sequence[State]) -> str:
-        rows = "".join(_row(state) for state in states) or "<tr><td colspan=5>no sources are configured</td></tr>"
-        return (
-            f"<!doctype html><html lang=en><meta charset=utf-8><title>Palegreen node</title><style>{_STYLE}</style>"
-            f"<h1>Palegreen node {escape(self._version)}</h1>"
-            "<p><a href=/metrics>metrics</a> · <a href=/readyz>ready</a> · <a href=/healthz>alive</a></p>"
-            "<table><tr><th>source</th><th>what</th><th>state</th><th>age</th><th>took</th></tr>"
-            f"{rows}</table></html>"
-        )
+        return 200, answer, self._status.body(openmetrics, gzipped)
 
 
-def _row(state: State) -> str:
-    word = "up" if state.up else "waiting" if not state.tried else "down"
-    cause = "" if state.up else f"<br>{escape(state.error)}"
-    age = "" if state.age is None else f"{state.age:.1f} s"
+def page(title: str, heads: Sequence[str], rows: Sequence[str], empty: str) -> str:
+    """A status page: a table of `rows` (each a <tr>), or the text `empty`."""
+    head = "".join(f"<th>{escape(head)}</th>" for head in heads)
+    body = "".join(rows) or f"<tr><td colspan={len(heads)}>{escape(empty)}</td></tr>"
     return (
-        f"<tr><td>{escape(_named(state))}</td><td>{escape(state.about)}</td>"
-        f"<td class={word}>{word}{cause}</td><td>{age}</td><td>{state.duration * 1000:.1f} ms</td></tr>"
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title.rpartition(' ')[0])}</title>"
+        f"<style>{_STYLE}</style><h1>{escape(title)}</h1>"
+        "<p><a href=/metrics>metrics</a> · <a href=/readyz>ready</a> · <a href=/healthz>alive</a></p>"
+        f"<table><tr>{head}</tr>{body}</table></html>"
     )
 
 
-def _named(state: State) -> str:
-    return f"{state.name} {state.target}".strip()
+def _plain(trouble: str, good: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    return (503, [_type(_PLAIN)], f"{trouble}\n".encode()) if trouble else (200, [_type(_PLAIN)], good)
 
 
 def _type(value: str) -> tuple[bytes, bytes]:

@@ -1,0 +1,211 @@
+"""One child process of the evaluator: started, listened to, and started again when it dies, hangs or grows."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+import structlog
+
+from palegreen.evaluators.line import EXIT_REFUSED
+from palegreen.inprocess.frame import Decoder, encode
+from palegreen.runtime.exposition import NOTHING, Readings
+
+log = structlog.get_logger()
+
+_STARTING = 300.0  # seconds of silence allowed while a child starts: it may have an embedder to convert
+_BACKOFF = (0.2, 30.0)  # seconds before a child is started again, doubling
+_STEADY = 60.0  # seconds after which a start counts as a success
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICK = os.sysconf("SC_CLK_TCK")
+
+Reason = Literal["exited", "killed", "silent", "memory"]
+
+
+class RefusedError(Exception):
+    """A child that cannot begin, for a reason that a person must mend; `blame` is config or address."""
+
+    def __init__(self, why: str, blame: str) -> None:
+        super().__init__(why)
+        self.blame = blame
+
+
+class Child:
+    """Runs `python -m MODULE`. `brief` gives what it is told at each start: the configuration as JSON.
+
+    Args:
+        timeout: seconds of silence after which it is killed; it reports once a second.
+        memory: bytes of resident memory beyond which it is killed, or None.
+        changed: called when its readings or its state changed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        brief: Callable[[], bytes],
+        queue: Path,
+        *,
+        timeout: float,
+        memory: int | None = None,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name = name
+        self.readings: Readings = NOTHING
+        self.facts: dict[str, Any] = {}
+        self.restarts: dict[Reason, int] = {}
+        self.ready = asyncio.Event()
+        self.done = asyncio.Event()
+        self.about = "starting"
+        self._module = module
+        self._brief = brief
+        self._queue = queue
+        self._timeout = timeout
+        self._memory = memory
+        self._changed = changed
+        self._process: asyncio.subprocess.Process | None = None
+        self._killed_for: Reason | None = None
+        self._stopping = False
+        self._again = False
+        self._refused: asyncio.Future[RefusedError] | None = None
+
+    @property
+    def up(self) -> bool:
+        """Whether it works and has reported lately."""
+        return self.ready.is_set()
+
+    def usage(self) -> tuple[int, float] | None:
+        """Resident bytes and CPU seconds of the process, None if there is none."""
+        if self._process is None or self._process.returncode is not None:
+            return None
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            folder = Path(f"/proc/{self._process.pid}")
+            resident = int((folder / "statm").read_text().split()[1]) * _PAGE
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            return resident, (int(fields[11]) + int(fields[12])) / _TICK
+        return None
+
+    async def run(self) -> None:
+        """Keep it running until `stop`. Raises RefusedError if it cannot begin the first time."""
+        delay, began_before = _BACKOFF[0], False
+        while not self._stopping:
+            began = time.monotonic()
+            status = await self._once(raise_refusal=not began_before)
+            began_before = True
+            if self._stopping:
+                return
+            if self._again:  # asked for, with another brief
+                continue
+            reason: Reason = self._killed_for or ("killed" if status < 0 else "exited")
+            self.restarts[reason] = self.restarts.get(reason, 0) + 1
+            delay = _BACKOFF[0] if time.monotonic() - began > _STEADY else delay
+            self.about = f"{reason}, started again"
+            log.error(f"{self.name}.restart", reason=reason, status=status, again_in=f"{delay:g}s")
+            self._changed()
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _BACKOFF[1])
+
+    async def restart(self) -> RefusedError | None:
+        """Start it again with a new brief, and wait until it is ready or refuses."""
+        refused = self._refused = asyncio.get_running_loop().create_future()
+        self._again = True
+        await self._end(5.0)
+        ready = asyncio.create_task(self.ready.wait())
+        await asyncio.wait([ready, refused], return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        self._refused = None
+        return refused.result() if refused.done() else None
+
+    async def stop(self, grace: float) -> None:
+        """End it: asked first, killed after `grace` seconds."""
+        self._stopping = True
+        await self._end(grace)
+
+    async def _end(self, grace: float) -> None:
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        self.ready.clear()
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGCONT)
+        try:
+            await asyncio.wait_for(process.wait(), grace)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+    async def _once(self, raise_refusal: bool) -> int:
+        self._killed_for, self._again = None, False
+        process = self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            self._module,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the parent alone
+        )
+        if process.stdin is None or process.stdout is None:  # for the type checker: both are pipes
+            raise RuntimeError("a child without pipes")
+        process.stdin.write(encode({"queue": str(self._queue)}, [self._brief()]))
+        try:
+            refusal = await self._listen(process, process.stdout)
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+            self.ready.clear()
+            self.readings = NOTHING
+            self._changed()
+        status = await process.wait()
+        if status == EXIT_REFUSED and refusal is not None:
+            if raise_refusal:
+                raise refusal
+            log.error(f"{self.name}.refused", cause=str(refusal))
+            if self._refused is not None and not self._refused.done():
+                self._refused.set_result(refusal)
+        return status
+
+    async def _listen(self, process: asyncio.subprocess.Process, out: asyncio.StreamReader) -> RefusedError | None:
+        """Until it ends, or is to be killed."""
+        decoder, refusal = Decoder(), None
+        while True:
+            timeout = self._timeout if self.ready.is_set() else _STARTING
+            try:
+                data = await asyncio.wait_for(out.read(1 << 20), timeout)
+            except TimeoutError:
+                self._killed_for = "silent"
+                return None
+            if not data:
+                await process.wait()
+                return refusal
+            for header, parts in decoder.feed(data):
+                match header["kind"]:
+                    case "starting":
+                        self.about = header["what"]
+                        log.info(f"{self.name}.starting", what=header["what"])
+                    case "ready":
+                        self.facts = {key: value for key, value in header.items() if key != "kind"}
+                        self.about = ", ".join(f"{key} {value}" for key, value in self.facts.items())
+                        self.ready.set()
+                        log.info(f"{self.name}.ready", pid=process.pid, **self.facts)
+                    case "readings":
+                        self.readings = Readings(**orjson.loads(parts[0]))
+                    case "done":
+                        self.done.set()
+                    case "refused":
+                        refusal = RefusedError(header["why"], header["blame"])
+            self._changed()
+            usage = self.usage()
+            if self._memory is not None and usage is not None and usage[0] > self._memory:
+                self._killed_for = "memory"
+                return None

@@ -1,0 +1,203 @@
+"""The evaluator: it supervises a tap process and a scorer process, shows their metrics, and reloads."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from html import escape
+from importlib.metadata import version
+from pathlib import Path
+
+import structlog
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from palegreen.evaluators.child import Child, RefusedError
+from palegreen.evaluators.config import FIXED, EvaluateConfig
+from palegreen.runtime.app import App, page
+from palegreen.runtime.exposition import Collected, Exposition, Readings
+from palegreen.runtime.filewatch import FileWatch
+from palegreen.runtime.log import configure
+from palegreen.runtime.web import ListenError, WebServer, parse_address
+from palegreen.runtime.yamlfile import ConfigError
+
+log = structlog.get_logger()
+
+VERSION = version("palegreen")
+_DRAIN = 25.0  # seconds that responses under way get when the evaluator is asked to stop
+_TAP_TIMEOUT = 15.0
+_LOOK_EVERY = 1.0
+
+
+class Evaluator:
+    """The daemon beside one replica; `reload` gives the configuration as it is now, or raises ConfigError."""
+
+    def __init__(
+        self, config: EvaluateConfig, reload: Callable[[], EvaluateConfig], watched: Path | None = None
+    ) -> None:
+        self._config = config
+        self._reload = reload
+        self._file = FileWatch(watched)
+        self._reloaded, self._reloaded_at = True, time.time()
+        self._process = ProcessCollector(registry=CollectorRegistry())
+        self._exposition: Exposition | None = None
+        self._children: tuple[Child, ...] = ()
+        self._hangup = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, or until a file that is read once is done.
+
+        Raises ListenError and ConfigError before anything is served.
+        """
+        host, port = parse_address(self._config.listen_address)
+        server = WebServer(App(self), host, port, self._config.web_config_file)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, server.stop)
+        with tempfile.TemporaryDirectory(prefix="palegreen-") as folder:
+            queue = Path(folder) / "queue"
+            tap = self._child("tap", "palegreen.evaluators.taps.process", queue, _TAP_TIMEOUT, None)
+            limit = self._config.scorer_memory_limit
+            scorer = self._child("scorer", "palegreen.evaluators.scorer", queue, self._config.scorer_timeout, limit)
+            self._children = (tap, scorer)
+            tasks = [asyncio.create_task(child.run()) for child in self._children]
+            children = tuple(tasks)
+            loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
+            try:
+                await self._begin(children)
+                log.info("evaluate.listening", address=f"{host}:{server.port}", tls=server.tls, version=VERSION)
+                tasks.append(asyncio.create_task(self._watch(scorer)))
+                tasks.append(asyncio.create_task(self._until_done(tap, server)))
+                for task in children:
+                    task.add_done_callback(lambda _: server.stop())  # refused, after the tap had begun
+                await server.serve()
+                _raise_refusal(children)
+            finally:
+                await tap.stop(_DRAIN)
+                await scorer.stop(5.0)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                server.close()
+                log.info("evaluate.stopped")
+
+    def _child(self, name: str, module: str, queue: Path, timeout: float, memory: int | None) -> Child:
+        def brief() -> bytes:
+            return self._config.model_dump_json().encode()
+
+        return Child(name, module, brief, queue, timeout=timeout, memory=memory, changed=self._forget)
+
+    async def _begin(self, children: Sequence[asyncio.Task[None]]) -> None:
+        """Until the tap listens. What the scorer waits for may take longer and keeps nothing from being served."""
+        ready = asyncio.create_task(self._children[0].ready.wait())
+        await asyncio.wait([ready, *children], return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        _raise_refusal(children)
+
+    # What a daemon says of itself (palegreen.runtime.app.Status).
+
+    def body(self, openmetrics: bool, gzipped: bool) -> bytes:
+        """The current exposition."""
+        if self._exposition is None:
+            self._exposition = Exposition([*(child.readings for child in self._children), self._own()])
+        return self._exposition.body(openmetrics=openmetrics, gzipped=gzipped)
+
+    def stuck(self) -> str:
+        """Never: the children are looked after here."""
+        return ""
+
+    def waiting(self) -> str:
+        """Children that are not ready."""
+        waiting = [f"{child.name}: {child.about}" for child in self._children if not child.up]
+        return f"not ready: {', '.join(waiting)}" if waiting or not self._children else ""
+
+    def page(self) -> str:
+        """Each process with its state."""
+        rows = []
+        for child in self._children:
+            usage = child.usage()
+            memory = f"{usage[0] >> 20} MiB" if usage else ""
+            word = "up" if child.up else "down"
+            restarts = ", ".join(f"{count} {reason}" for reason, count in child.restarts.items()) or "none"
+            rows.append(
+                f"<tr><td>{child.name}</td><td>{escape(child.about)}</td><td class={word}>{word}</td>"
+                f"<td>{memory}</td><td>{restarts}</td></tr>"
+            )
+        return page(
+            f"Palegreen evaluator {VERSION}", ("process", "what", "state", "memory", "restarts"), rows, "starting"
+        )
+
+    def _forget(self) -> None:
+        self._exposition = None
+
+    def _own(self) -> Readings:
+        collected = Collected()
+        collected.add("palegreen_build_info", 1, VERSION, platform.python_version())
+        collected.add("palegreen_config_last_reload_successful", self._reloaded)
+        collected.add("palegreen_config_last_reload_success_timestamp_seconds", self._reloaded_at)
+        for child in self._children:
+            collected.add("palegreen_evaluator_process_up", child.up, child.name)
+            for reason in ("exited", "killed", "silent", "memory"):
+                restarts = child.restarts.get(reason, 0)
+                collected.add("palegreen_evaluator_restarts_total", restarts, child.name, reason)
+            usage = child.usage()
+            if usage is not None:
+                collected.add("palegreen_evaluator_process_resident_memory_bytes", usage[0], child.name)
+                collected.add("palegreen_evaluator_process_cpu_seconds_total", usage[1], child.name)
+        for family in self._process.collect():
+            for sample in family.samples:
+                collected.add(sample.name, sample.value)
+        return collected.readings()
+
+    async def _until_done(self, tap: Child, server: WebServer) -> None:
+        await tap.done.wait()
+        log.info("evaluate.done", what="the file is read and scored")
+        server.stop()
+
+    async def _watch(self, scorer: Child) -> None:
+        """Reload on SIGHUP, and when the configuration file has changed and is at rest."""
+        while True:
+            asked = True
+            try:
+                await asyncio.wait_for(self._hangup.wait(), _LOOK_EVERY)
+            except TimeoutError:
+                asked = False
+            self._hangup.clear()
+            if asked or self._file.changed():
+                await self._reload_now(scorer)
+
+    async def _reload_now(self, scorer: Child) -> None:
+        """Start the scorer again with a changed configuration, or keep the one in force and say so."""
+        self._file.read()
+        before = self._config
+        try:
+            config = self._reload()
+            later = [key for key in FIXED if getattr(config, key) != getattr(before, key)]
+            self._config = config.model_copy(update={key: getattr(before, key) for key in FIXED})
+            refusal = await scorer.restart()
+            if refusal is not None:
+                self._config = before
+                await scorer.restart()
+                raise ConfigError(str(refusal))
+        except ConfigError as refused:
+            self._reloaded = False
+            log.error("config.refused", cause=str(refused), effect="the previous configuration stays in force")
+        else:
+            if later:
+                log.warning("config.restart_needed", keys=", ".join(later), effect="these stay as they were")
+            configure(config.log_level, config.log_format)
+            self._reloaded, self._reloaded_at = True, time.time()
+            log.info("config.reloaded")
+        self._forget()
+
+
+def _raise_refusal(children: Sequence[asyncio.Task[None]]) -> None:
+    for task in children:
+        failure = task.exception() if task.done() else None
+        if isinstance(failure, RefusedError):
+            raise (ConfigError if failure.blame == "config" else ListenError)(str(failure)) from None
+        if failure is not None:
+            raise failure

@@ -1,0 +1,138 @@
+"""The scorer's counts: what it found, as the metrics of the groups quality and evaluator."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from palegreen.evaluators.checks.outcome import Outcome
+from palegreen.evaluators.config import EvaluateConfig
+from palegreen.evaluators.sample import Sample, Step
+from palegreen.runtime.exposition import Collected, Exemplar, Readings
+from palegreen.runtime.tally import Tally
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
+BUCKETS = {
+    "palegreen_quality_score": (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99),
+    "palegreen_session_turns": (1, 2, 3, 5, 8, 13, 21, 34),
+    "palegreen_chain_step_duration_seconds": _SECONDS,
+    "palegreen_response_time_to_first_token_seconds": _SECONDS,
+    "palegreen_response_duration_seconds": _SECONDS,
+}
+_FREE = frozenset({"model", "endpoint", "instance_id", "name"})
+Labels = tuple[str, str, str, str, str]
+
+
+class Ledger:
+    """Counts of one scorer."""
+
+    def __init__(self, config: EvaluateConfig) -> None:
+        self._config = config
+        self._tally = Tally((), BUCKETS, free=_FREE)
+        self._lag: float | None = None
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what is done inside."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._tally.count("palegreen_evaluator_scoring_seconds_total", name, by=time.perf_counter() - began)
+
+    def sample(self, sample: Sample, outcomes: Mapping[str, Outcome | None]) -> None:
+        """One sample that was checked."""
+        labels = self.labels(sample)
+        count = self._tally.count
+        count("palegreen_quality_samples_total", *labels, sample.tap, sample.sampled, verdict(outcomes))
+        fair = sample.sampled == "rate"
+        name = "palegreen_quality_checks_total" if fair else "palegreen_quality_kept_checks_total"
+        for check, outcome in outcomes.items():
+            if outcome is None:
+                count(name, *labels, check, "skipped")
+            elif outcome.passed is not None:  # a score alone is neither
+                count(name, *labels, check, "pass" if outcome.passed else "fail")
+            if fair and outcome is not None and outcome.score is not None:
+                self._observe("palegreen_quality_score", outcome.score, sample, *labels, check)
+        if sample.ended == "client_abort":
+            count("palegreen_feedback_total", *labels, "client_abort")
+        if fair:
+            self._usage(sample, labels)
+            self._durations(sample, labels)
+        if sample.time:
+            self._lag = max(time.time() - sample.time, 0.0)
+
+    def session(self, sample: Sample, repeated_question: bool, repeated_tool_calls: int, tool_errors: int) -> None:
+        """What a sample says of its session."""
+        labels, count = self.labels(sample), self._tally.count
+        if repeated_question:
+            count("palegreen_feedback_total", *labels, "repeated_question")
+        if repeated_tool_calls:
+            count("palegreen_session_repeated_tool_calls_total", *labels, by=repeated_tool_calls)
+        if tool_errors:
+            count("palegreen_session_tool_errors_total", *labels, by=tool_errors)
+
+    def session_ended(self, turns: int, labels: Labels) -> None:
+        """A session is over."""
+        self._tally.observe("palegreen_session_turns", turns, *labels)
+
+    def step(self, step: Step) -> None:
+        """One link of a chain."""
+        labels = (step.model or self._config.model, *self._config.common())
+        exemplar = Exemplar(step.trace_id, step.seconds, step.time or time.time()) if step.trace_id else None
+        self._tally.observe(
+            "palegreen_chain_step_duration_seconds", step.seconds, *labels, step.kind, step.name, exemplar=exemplar
+        )
+
+    def feedback(self, kind: str, labels: Labels | None) -> None:
+        """A user's word on a response; `labels` of the response where it is known."""
+        self._tally.count("palegreen_feedback_total", *(labels or (self._config.model, *self._config.common())), kind)
+
+    def lost(self, tap: str, reason: str) -> None:
+        """A record that could not be scored."""
+        self._tally.count("palegreen_tap_dropped_total", *self._config.common(), tap, reason)
+
+    def unsampled(self, tap: str, reason: str) -> None:
+        """A record that was not to be scored."""
+        self._tally.count("palegreen_tap_unsampled_total", *self._config.common(), tap, reason)
+
+    def readings(self, now: Collected) -> Readings:
+        """Everything so far, on top of what holds `now`."""
+        if self._lag is not None:
+            now.add("palegreen_evaluator_lag_seconds", self._lag)
+        now.include(self._tally.readings())
+        return now.readings()
+
+    def labels(self, sample: Sample) -> Labels:
+        """Labels of a sample's series."""
+        namespace, pod = self._config.namespace, self._config.pod
+        return sample.model, sample.endpoint, sample.replica, namespace, pod
+
+    def _usage(self, sample: Sample, labels: Labels) -> None:
+        for direction, tokens in (
+            ("input", sample.prompt_tokens),
+            ("output", sample.completion_tokens),
+            ("cached", sample.cached_tokens),
+            ("reasoning", sample.reasoning_tokens),
+        ):
+            if tokens:
+                self._tally.count("palegreen_quality_tokens_total", *labels, direction, by=tokens)
+
+    def _durations(self, sample: Sample, labels: Labels) -> None:
+        for name, seconds in (
+            ("palegreen_response_time_to_first_token_seconds", sample.ttft_seconds),
+            ("palegreen_response_duration_seconds", sample.duration_seconds),
+        ):
+            if seconds is not None:
+                self._observe(name, seconds, sample, *labels)
+
+    def _observe(self, name: str, value: float, sample: Sample, *labels: str) -> None:
+        exemplar = Exemplar(sample.trace_id, value, sample.time or time.time()) if sample.trace_id else None
+        self._tally.observe(name, value, *labels, exemplar=exemplar)
+
+
+def verdict(outcomes: Mapping[str, Outcome | None]) -> str:
+    """`fail` if any check failed, `pass` if any passed and none failed, else `unscored`."""
+    passed = {outcome.passed for outcome in outcomes.values() if outcome is not None}
+    return "fail" if False in passed else "pass" if True in passed else "unscored"

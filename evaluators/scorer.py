@@ -1,0 +1,111 @@
+"""The scorer process: fetches what the taps gathered, batch by batch, and works it off."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+
+from palegreen.evaluators.embed.embedder import EmbedderError
+from palegreen.evaluators.envelope import Envelope
+from palegreen.evaluators.line import Line
+from palegreen.evaluators.pipeline import Pipeline
+from palegreen.inprocess.frame import Decoder, FrameError, encode
+from palegreen.runtime.yamlfile import ConfigError
+
+log = structlog.get_logger()
+
+_RECORDS = 32  # of a batch: long enough to embed texts of like length together, short enough to report in between
+_BYTES = 8 << 20
+_REPORT_EVERY = 1.0
+_AGAIN = 0.2  # seconds until the tap process is looked for again
+_HEADROOM = 4  # times the memory limit that may be mapped: what the parent's look once a second would miss
+
+
+class Scorer:
+    """Asks for batches until it is told to stop, and reports once a second whatever it does."""
+
+    def __init__(self, pipeline: Pipeline, line: Line) -> None:
+        self._pipeline = pipeline
+        self._line = line
+        self._reported = 0.0
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End after the batch at hand."""
+        self._stopped = True
+
+    def serve(self, queue: Path) -> None:
+        """Work until `stop`."""
+        while not self._stopped:
+            self._report()
+            try:
+                with socket.socket(socket.AF_UNIX) as desk:
+                    desk.connect(str(queue))
+                    self._work(desk)
+            except (OSError, FrameError) as failure:
+                if not self._stopped:
+                    log.debug("scorer.waiting", cause=str(failure))
+                    time.sleep(_AGAIN)
+        self._pipeline.close()
+        self._line.readings(self._pipeline.readings())
+
+    def _work(self, desk: socket.socket) -> None:
+        desk.settimeout(_REPORT_EVERY)
+        decoder = Decoder()
+        while not self._stopped:
+            desk.sendall(encode({"records": _RECORDS, "bytes": _BYTES}))
+            batch = list(self._received(desk, decoder))
+            self._pipeline.score(batch, self._report)
+            self._report()
+
+    def _received(self, desk: socket.socket, decoder: Decoder) -> Iterator[Envelope]:
+        while True:
+            try:
+                data = desk.recv(1 << 18)
+            except TimeoutError:
+                self._report()
+                if self._stopped:
+                    raise ConnectionAbortedError from None
+                continue
+            if not data:
+                raise ConnectionResetError
+            for header, parts in decoder.feed(data):
+                if "end" in header:
+                    return
+                yield Envelope(header, parts)
+
+    def _report(self) -> None:
+        now = time.monotonic()
+        if now - self._reported >= _REPORT_EVERY:
+            self._reported = now
+            self._line.readings(self._pipeline.readings())
+
+
+def main() -> int:
+    """Run as a child of `palegreen evaluate`; the exit status."""
+    line = Line()
+    with contextlib.suppress(OSError):  # where memory is short, the kernel takes this process and no other
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    limit = line.config.scorer_memory_limit * _HEADROOM
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
+    try:
+        pipeline = Pipeline(line.config, line.starting)
+    except (ConfigError, EmbedderError) as refused:
+        return line.refuse(str(refused), "config")
+    scorer = Scorer(pipeline, line)
+    signal.signal(signal.SIGTERM, lambda *_: scorer.stop())
+    line.ready(**pipeline.about)
+    scorer.serve(Path(line.queue))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
