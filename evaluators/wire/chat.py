@@ -8,7 +8,7 @@ from typing import Any
 from palegreen.evaluators.sample import ToolCall
 from palegreen.evaluators.wire import message
 from palegreen.evaluators.wire.reply import Asked, Choice, Chunk, Reply, Usage, error_of
-from palegreen.evaluators.wire.shape import mapping, numbers, objects, text, texts
+from palegreen.evaluators.wire.shape import count, mapping, numbers, objects, text, texts
 
 _LEGACY = -1  # slot of the old `function_call`
 _Slots = dict[tuple[int, int], ToolCall]
@@ -58,8 +58,7 @@ def replied(chunks: Iterable[Chunk]) -> Reply:
         for choice in given if isinstance(given, list) else ():
             if not isinstance(choice, dict):
                 continue
-            index = choice.get("index")
-            index = index if isinstance(index, int) else 0
+            index = count(choice.get("index")) or 0
             held = reply.choices.get(index) or reply.choice(index)
             delta = choice.get("delta") or choice.get("message")
             if isinstance(delta, dict) and _grow(held, delta, calls, index):
@@ -76,6 +75,8 @@ def _grow(choice: Choice, delta: dict[str, Any], calls: _Slots, index: int) -> b
     grew = False
     if piece := delta.get("content"):
         choice.text.append(message.content(piece))
+        if len(delta) == 1:
+            return True
         grew = True
     if piece := text(delta.get("reasoning_content")) or text(delta.get("reasoning")):
         choice.reasoning.append(piece)
@@ -111,5 +112,4 @@ def _grow_call(choice: Choice, call: dict[str, Any], calls: _Slots, slot: tuple[
 
 def _add_logprobs(choice: Choice, logprobs: dict[str, Any]) -> None:
     tokens = objects(logprobs.get("content")) or objects(logprobs.get("refusal"))
-    if values := numbers([token.get("logprob") for token in tokens]):
-        choice.logprobs = (choice.logprobs or []) + values
+    choice.add_logprobs(numbers([token.get("logprob") for token in tokens]))

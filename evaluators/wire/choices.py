@@ -71,7 +71,9 @@ def _common(exchange: Exchange, defaults: Defaults) -> dict[str, Any]:
     sent, got = mapping(meta.get("request_headers")), mapping(meta.get("response_headers"))
     when = meta.get("time") or 0.0
     return {
-        "id": reply.id or hints.request_id(got, sent) or hints.digest(repr(when).encode(), route.encode(), *parts),
+        "id": reply.id
+        or hints.request_id(got, sent)
+        or hints.digest(repr(when).encode(), route.encode("utf-8", "replace"), *parts),
         "time": when,
         "model": reply.model or asked.model or defaults.model,
         "endpoint": defaults.endpoint,

@@ -45,7 +45,7 @@ def read(body: bytes, content_type: str, encoding: str, *, cut: bool) -> Body:
     plain = as_utf8(decoded(body, encoding, WHERE, cut=cut), content_type, WHERE)
     start = plain[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
     if not start:
-        return Body([])
+        return Body([], broken="" if cut else "the body is empty")
     if start.startswith(_EVENT_STARTS) or ("event-stream" in content_type and start[0] != 0x7B):
         found = _events(plain)
     elif "ndjson" in content_type or b"}\n{" in plain:

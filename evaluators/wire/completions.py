@@ -8,7 +8,7 @@ from typing import Any
 from palegreen.evaluators.sample import Message
 from palegreen.evaluators.wire import message
 from palegreen.evaluators.wire.chat import contexts
-from palegreen.evaluators.wire.reply import Asked, Choice, Chunk, Reply, Usage, error_of
+from palegreen.evaluators.wire.reply import Asked, Chunk, Reply, Usage, error_of
 from palegreen.evaluators.wire.shape import count, mapping, numbers, objects, text
 
 
@@ -48,20 +48,17 @@ def replied(chunks: Iterable[Chunk]) -> Reply:
         if usage := data.get("usage"):
             reply.usage = Usage.read(usage)
         for choice in objects(data.get("choices")):
-            index = choice.get("index")
-            held = reply.choice(index if isinstance(index, int) else 0)
+            held = reply.choice(count(choice.get("index")) or 0)
             if piece := text(choice.get("text")):
                 held.text.append(piece)
                 reply.first = end if reply.first is None else reply.first
             if reason := text(choice.get("finish_reason")):
                 held.finish_reason = reason
-            if logprobs := mapping(choice.get("logprobs")):
-                _add_logprobs(held, logprobs)
+            if logprobs := choice.get("logprobs"):
+                held.add_logprobs(_logprobs(mapping(logprobs)))
     return reply
 
 
-def _add_logprobs(choice: Choice, logprobs: dict[str, Any]) -> None:
+def _logprobs(given: dict[str, Any]) -> list[float]:
     # llama.cpp gives chat's form here. The first token of an echoed prompt has null.
-    given = logprobs.get("token_logprobs") or [token.get("logprob") for token in objects(logprobs.get("content"))]
-    if values := numbers(given):
-        choice.logprobs = (choice.logprobs or []) + values
+    return numbers(given.get("token_logprobs") or [token.get("logprob") for token in objects(given.get("content"))])

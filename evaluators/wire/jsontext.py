@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from typing import Any
@@ -15,6 +16,7 @@ _DEEPEST = 32  # levels that are followed to where a text was cut
 _BLANK = re.compile(r"[ \t\r\n]*")
 _HALF_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*(\\(?:u[0-9a-fA-F]{0,3})?)\Z")
 _ENDS_NUMBER = tuple(",]} \t\r\n")
+_Utf8 = codecs.getincrementaldecoder("utf-8")
 _read_whole = json.JSONDecoder(parse_constant=lambda _: None, strict=False).raw_decode
 
 
@@ -59,7 +61,7 @@ def recovered(data: bytes, *, keep_cut: bool = True) -> dict[str, Any]:
     Text that was cut is given up to there; a number that was cut is left out, as more digits may have followed.
     Without `keep_cut` the value of the object's key within which it was cut is left out.
     """
-    text = data.removeprefix(_BOM).decode("utf-8", "replace")
+    text = _Utf8("replace").decode(data.removeprefix(_BOM))  # half a character at the end is left out
     at = _skip(text, 0)
     try:
         return dict(_clean(_read_object(text, at, 0, keep_cut)[0])) if text[at : at + 1] == "{" else {}
@@ -85,7 +87,8 @@ def _read(text: str, at: int, depth: int) -> tuple[Any, int, bool]:
 
 def _cut_string(rest: str) -> str:
     half = _HALF_ESCAPE.search(rest)
-    return str(_read_whole(f'"{rest[: half.start(1)] if half else rest}"')[0])
+    text = str(_read_whole(f'"{rest[: half.start(1)] if half else rest}"')[0])
+    return text[:-1] if "\ud800" <= text[-1:] <= "\udbff" else text  # half a surrogate pair
 
 
 def _read_object(text: str, at: int, depth: int, keep_cut: bool = True) -> tuple[dict[str, Any], int, bool]:

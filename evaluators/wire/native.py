@@ -83,8 +83,7 @@ def _add_tgi(reply: Reply, data: dict[str, Any]) -> None:
     if token and token.get("special") is not True:
         choice.text.append(text(token.get("text")))
     tokens = [token] if token else objects(details.get("tokens"))
-    if values := numbers([one.get("logprob") for one in tokens]):
-        choice.logprobs = (choice.logprobs or []) + values
+    choice.add_logprobs(numbers([one.get("logprob") for one in tokens]))
     if isinstance(whole := data.get("generated_text"), str):
         choice.text = [whole]
     if reason := text(details.get("finish_reason")):

@@ -44,6 +44,12 @@ class Choice:
     finish_reason: str = ""
     logprobs: list[float] | None = None
 
+    def add_logprobs(self, values: list[float]) -> None:
+        """Those of further tokens."""
+        if values:
+            self.logprobs = self.logprobs or []
+            self.logprobs += values
+
 
 @dataclass(slots=True)
 class Usage:

@@ -22,6 +22,7 @@ _DELTAS = {
     "response.function_call_arguments.delta": "function_call",
     "response.custom_tool_call_input.delta": "function_call",
 }
+_Key = int | str
 _REASONS = {"max_output_tokens": "length"}
 
 
@@ -69,16 +70,16 @@ def replied(chunks: Iterable[Chunk]) -> Reply:
     """What came back: the whole response where there is one, else what the deltas before the cut add up to."""
     reply = Reply()
     whole: dict[str, Any] = {}
-    items: dict[int | str, dict[str, Any]] = {}
-    pieces: dict[tuple[int | str, str], list[str]] = {}
+    items: dict[_Key, dict[str, Any]] = {}
+    pieces: dict[_Key, dict[str, list[str]]] = {}
     for data, end in chunks:
         kind = text(data.get("type"))
         if kind in _DELTAS:
             if piece := text(data.get("delta")):
-                pieces.setdefault((_index(data), _DELTAS[kind]), []).append(piece)
+                pieces.setdefault(_key(data), {}).setdefault(_DELTAS[kind], []).append(piece)
                 reply.first = end if reply.first is None else reply.first
         elif kind in ("response.output_item.added", "response.output_item.done"):
-            items[_index(data)] = mapping(data.get("item"))
+            items[_key(data)] = mapping(data.get("item"))
         elif data.get("object") == "response":
             whole = data
         elif isinstance(data.get("response"), dict):
@@ -97,28 +98,25 @@ def replied(chunks: Iterable[Chunk]) -> Reply:
     return reply
 
 
-def _index(data: dict[str, Any]) -> int | str:
+def _key(data: dict[str, Any]) -> _Key:
     """Which item an event is about; llama.cpp gives no `output_index`."""
     index = data.get("output_index")
     return index if isinstance(index, int) else text(data.get("item_id")) or text(mapping(data.get("item")).get("id"))
 
 
-def _assembled(
-    items: dict[int | str, dict[str, Any]], pieces: dict[tuple[int | str, str], list[str]]
-) -> list[dict[str, Any]]:
+def _assembled(items: dict[_Key, dict[str, Any]], pieces: dict[_Key, dict[str, list[str]]]) -> list[dict[str, Any]]:
     """Items of a stream that was cut: those that are done as they are, the others with their deltas."""
     made = []
-    for index in dict.fromkeys((*items, *(index for index, _ in pieces))):
-        item = items.get(index, {})
+    for key in dict.fromkeys((*items, *pieces)):
+        item = items.get(key, {})
         if item.get("status") == "completed":
             made.append(item)
             continue
-        for (at, kind), texts in pieces.items():
-            if at == index:
-                joined = "".join(texts)
-                form = {"type": "refusal", "refusal": joined} if kind == "refusal" else {"type": "text", "text": joined}
-                filled = {"arguments": joined} if kind == "function_call" else {"content": [form]}
-                made.append({"type": "message" if kind == "refusal" else kind, **item, **filled})
+        for kind, texts in pieces.get(key, {}).items():
+            joined = "".join(texts)
+            form = {"type": "refusal", "refusal": joined} if kind == "refusal" else {"type": "text", "text": joined}
+            filled = {"arguments": joined} if kind == "function_call" else {"content": [form]}
+            made.append({"type": "message" if kind == "refusal" else kind, **item, **filled})
     return made
 
 
@@ -145,8 +143,7 @@ def _add_message(choice: Choice, item: dict[str, Any]) -> None:
             choice.refusal.append(text(part["refusal"]))
         else:
             choice.text.append(text(part.get("text")))
-        if values := numbers([token.get("logprob") for token in objects(part.get("logprobs"))]):
-            choice.logprobs = (choice.logprobs or []) + values
+        choice.add_logprobs(numbers([token.get("logprob") for token in objects(part.get("logprobs"))]))
 
 
 def _finish_reason(whole: dict[str, Any], called: bool) -> str:

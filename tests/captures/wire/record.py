@@ -88,7 +88,6 @@ def main() -> None:
             (HERE / f"llamacpp-{name}.json").write_text(
                 json.dumps(recorded, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
             )
-            print(f"{name}: {recorded['status']}, {len(recorded['response'])} characters")
 
 
 if __name__ == "__main__":
