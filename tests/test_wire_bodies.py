@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support.wire import ASKED, CAPTURES, captured, delta, envelope, sample, samples, stream
 
@@ -336,6 +336,12 @@ SHAPES = st.recursive(
 
 
 @fuzzed
+@example({"path": PATHS[0], "status": 200}, {"messages": [{"role": "user", "tool_calls": 1}]}, {"error": "x"})
+@example(
+    {"path": PATHS[0], "status": 200},
+    {},
+    b'{"choices": [{"logprobs": {"content": [NaN, {"logprob": 1%s}]}}]}' % (b"0" * 400),
+)
 @given(METAS, SHAPES, st.one_of(SHAPES, st.lists(SHAPES, max_size=4).map(lambda chunks: stream(*chunks))))
 def test_json_of_any_shape_raises_nothing_else(meta: dict[str, Any], request: Any, response: Any) -> None:
     parts = [part if isinstance(part, bytes) else json.dumps(part).encode() for part in (request, response)]

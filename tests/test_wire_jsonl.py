@@ -174,6 +174,7 @@ def test_the_mean_of_logprobs_is_taken_where_it_is_not_given() -> None:
         ({"tool_calls": ["f"]}, "tool_calls: is not valid; allowed: a list of objects with name and arguments"),
         ({"contexts": "one"}, "contexts: is not valid; allowed: a list of texts"),
         ({"logprobs": ["a"]}, "logprobs: is not valid; allowed: a list of numbers"),
+        ({"mean_logprob": 10**400, "reasoning": "\ud800"}, "mean_logprob: is not valid; allowed: a number"),
         ({"mean_logprob": "a"}, "mean_logprob: is not valid; allowed: a number"),
         ({"response_format": "json"}, "response_format: is not valid; allowed: an object"),
         ({"labels": {"a": 1}}, "labels: is not valid; allowed: an object of texts"),

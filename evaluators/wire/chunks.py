@@ -54,7 +54,7 @@ def read(body: bytes, content_type: str, encoding: str, *, cut: bool) -> Body:
         value = recovered(plain) if cut else loads(plain, WHERE)
         if not isinstance(value, dict):
             raise WireError(f"{WHERE}: JSON that is no object")
-        return Body([Chunk(value, len(plain))])
+        return Body([(value, len(plain))])
     return found._replace(mapped=plain is body)
 
 
@@ -65,7 +65,7 @@ def _events(body: bytes) -> Body:
             return Body(chunks, streamed=True, done=True)
         value = _object(data)
         if value is not None:
-            chunks.append(Chunk(value, end))
+            chunks.append((value, end))
         elif data:
             return Body(chunks, streamed=True, broken=f"event {at + 1} of the stream is no JSON object")
     return Body(chunks, streamed=True)
@@ -78,7 +78,7 @@ def _lines(body: bytes, cut: bool) -> Body:
         end += len(line)
         value = _object(line)
         if value is not None:
-            chunks.append(Chunk(value, end))
+            chunks.append((value, end))
         elif cut and end == len(body):
             break
         elif line.strip():

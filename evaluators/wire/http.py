@@ -73,7 +73,7 @@ def decode(envelope: Envelope, defaults: Defaults) -> list[Observation]:
         return []
     request = _request(meta, parts[0], whole and not failed)
     if failed:
-        said = error_of(body.chunks[0].data) if body.chunks else ""
+        said = error_of(body.chunks[0][0]) if body.chunks else ""
         reply = Reply(error=said or f"HTTP {meta['status']}")
     else:
         reply = api.replied(body.chunks)
@@ -116,5 +116,5 @@ def _response(meta: dict[str, Any], part: bytes, whole: bool, failed: bool) -> B
 def _by_object(body: Body) -> Api | None:
     if not body.chunks:
         return None
-    first = body.chunks[0].data
+    first, _ = body.chunks[0]
     return _OBJECTS.get(text(first.get("object")) or text(mapping(first.get("response")).get("object")))

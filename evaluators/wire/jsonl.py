@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from dataclasses import fields
@@ -17,7 +16,7 @@ from palegreen.evaluators.wire import message
 from palegreen.evaluators.wire.defaults import Defaults
 from palegreen.evaluators.wire.errors import WireError
 from palegreen.evaluators.wire.jsontext import loads
-from palegreen.evaluators.wire.shape import text
+from palegreen.evaluators.wire.shape import count, number, text
 
 _LATEST = 1e11  # epoch seconds of the year 5138: what is beyond is in milliseconds
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
@@ -34,15 +33,15 @@ def _text(value: Any) -> str:
 
 
 def _whole(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+    if (found := count(value)) is None:
         raise _RefusedError("a whole number, 0 or more")
-    return value
+    return found
 
 
 def _number(value: Any) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+    if (found := number(value)) is None:
         raise _RefusedError("a number")
-    return float(value)
+    return found
 
 
 def _seconds(value: Any) -> float:

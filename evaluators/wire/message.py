@@ -62,10 +62,10 @@ def message(given: dict[str, Any]) -> Message:
 
 def tool_calls(given: dict[str, Any]) -> list[ToolCall]:
     """Tool calls of a whole message, in the APIs' form or in that of samples."""
-    if not given.get("tool_calls") and not given.get("function_call"):
-        return []
-    calls = objects(given.get("tool_calls")) or [{"function": given["function_call"]}]
-    return [tool_call(call) for call in calls if isinstance(call, dict)]
+    calls = objects(given.get("tool_calls"))
+    if legacy := mapping(given.get("function_call")):
+        calls.append({"function": legacy})
+    return [tool_call(call) for call in calls]
 
 
 def tool_call(call: dict[str, Any]) -> ToolCall:

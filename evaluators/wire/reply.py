@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from palegreen.evaluators.sample import Message, ToolCall
 from palegreen.evaluators.wire.shape import count, mapping, text
 
-
-class Chunk(NamedTuple):
-    """One JSON object of a response: an event of a stream, or the whole body of a response that is none.
-
-    `end` is how many bytes of the body had come with it.
-    """
-
-    data: dict[str, Any]
-    end: int
+Chunk = tuple[dict[str, Any], int]
+"""One JSON object of a response, an event of a stream or the whole body, and how much of the body had come with it."""
 
 
 @dataclass(slots=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+_HUGE = 1e300
+
 
 def text(value: object) -> str:
     """The value if it is a string, else an empty one."""
@@ -28,12 +30,17 @@ def texts(value: object) -> list[str]:
 
 
 def count(value: object) -> int | None:
-    """The value if it is a whole number from 0 on, else None."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    """The value if it is a whole number from 0 on that every store can hold, else None."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53 else None
+
+
+def number(value: object) -> float | None:
+    """The value as a float if it is a finite number, else None."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and -_HUGE < value < _HUGE:
+        return float(value)
+    return None
 
 
 def numbers(value: object) -> list[float]:
     """The numbers of a list; null among them (a token without a logprob) is left out."""
-    if not isinstance(value, list):
-        return []
-    return [float(item) for item in value if isinstance(item, (int, float)) and not isinstance(item, bool)]
+    return [found for item in value if (found := number(item)) is not None] if isinstance(value, list) else []

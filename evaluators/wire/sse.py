@@ -62,9 +62,8 @@ class Parser:
         events: list[Event] = []
         at, held = self._line_at, self._data
         for line in lines:
-            if line.startswith(b"data:"):
-                value = line[5:].rstrip(b"\r\n")
-                held.append(value[1:] if value.startswith(b" ") else value)
+            if line.startswith(b"data: "):
+                held.append(line[6:].rstrip(b"\r\n"))
             elif line in (b"\n", b"\r\n", b"\r"):
                 if held:
                     events.append(Event(held[0] if len(held) == 1 else b"\n".join(held), self._name, at))
@@ -81,7 +80,7 @@ class Parser:
         if field == b"event":
             self._name = value.removeprefix(b" ").decode("utf-8", "replace")
         elif field == b"data":
-            self._data.append(b"")  # the field without a colon
+            self._data.append(value)  # without a blank, or without a colon
 
 
 def parse(body: bytes) -> list[Event]:
