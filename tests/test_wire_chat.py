@@ -353,3 +353,8 @@ def test_an_api_behind_a_path_of_its_own_is_known_by_its_responses() -> None:
 def test_json_that_is_no_chat_is_one_clear_line() -> None:
     with pytest.raises(WireError, match=r"^response body: JSON that is no response of /v1/chat/completions$"):
         samples(envelope(response={"hello": "world"}))
+
+
+def test_more_choices_than_anybody_asks_for_are_one_clear_line() -> None:
+    with pytest.raises(WireError, match=r"^response body: 1025 choices; allowed: at most 1024$"):
+        samples(envelope(response=[delta("x", index=at) for at in range(1025)]))

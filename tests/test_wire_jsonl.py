@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any, get_args
 
 import orjson
@@ -235,3 +237,14 @@ def test_any_line_is_a_sample_or_a_clear_line(record: Any) -> None:
         assert "\n" not in str(error)
     else:
         assert isinstance(sample.response, str)
+
+
+def test_the_documented_keys_are_those_that_are_read() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "samples.md").read_text(encoding="utf-8")
+    table = page.partition("## Recorded samples")[2].partition("## APIs")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    documented = {key for row in rows for key in re.findall(r"`(\w+)`", row)}
+    assert documented == {*FIELDS} - {"prompt_tokens", "completion_tokens"}
+    for line in table.splitlines():
+        if line.startswith("{"):
+            assert read(line).response == "Paris."

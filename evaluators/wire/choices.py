@@ -8,9 +8,11 @@ from palegreen.evaluators.sample import Ended, Observation, Sample
 from palegreen.evaluators.wire import hints
 from palegreen.evaluators.wire.chunks import Body
 from palegreen.evaluators.wire.defaults import Defaults
+from palegreen.evaluators.wire.errors import WireError
 from palegreen.evaluators.wire.reply import Asked, Choice, Reply
 from palegreen.evaluators.wire.shape import mapping, text
 
+_MOST_CHOICES = 1024
 _THINK, _THOUGHT = "<think>", "</think>"
 
 
@@ -27,8 +29,10 @@ class Exchange(NamedTuple):
 
 
 def samples(exchange: Exchange, defaults: Defaults) -> list[Observation]:
-    """One sample a choice, in their order; one that is empty where no choice came."""
+    """One sample a choice, in their order; one that is empty where no choice came. Raises WireError for too many."""
     asked, reply = exchange.asked, exchange.reply
+    if len(reply.choices) > _MOST_CHOICES:
+        raise WireError(f"response body: {len(reply.choices)} choices; allowed: at most {_MOST_CHOICES}")
     common = _common(exchange, defaults)
     prompts = asked.prompts or [[]]
     alone = len(reply.choices) <= 1 and len(prompts) == 1
