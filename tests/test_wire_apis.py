@@ -40,6 +40,11 @@ def test_a_batch_that_was_cut_keeps_choices_with_their_prompts() -> None:
     assert [(one.prompt, one.response, one.choice) for one in read] == [("One", "b", 1), ("Two", "d", 3)]
 
 
+def test_a_batch_that_brought_nothing_ended_as_the_tap_saw() -> None:
+    read = sample(envelope({"prompt": []}, b": ping\n\n", path=COMPLETIONS, ended="client_abort"))
+    assert (read.response, read.ended, read.messages) == ("", "client_abort", [])
+
+
 def test_logprobs_leave_out_the_first_token_which_has_none() -> None:
     logprobs = {"tokens": ["a", "b", "c"], "token_logprobs": [None, -1.0, -3.0], "text_offset": [0, 1, 2]}
     read = sample(envelope({"prompt": ""}, completion("abc", logprobs=logprobs), path=COMPLETIONS))

@@ -247,13 +247,21 @@ def test_old_functions_are_tools() -> None:
         (stream(delta("x"), {"error": {"message": "out of memory", "type": "server_error"}}), "complete", "error"),
         (stream(delta("x"), done=False) + b"data: upstream timed out\n\n", "complete", "error"),
         (b"", "client_abort", "client_abort"),
+        (b": ping\n\n", "interrupted", "interrupted"),
     ],
 )
 def test_a_sample_says_how_it_ended(body: bytes, seen: str, ended: str) -> None:
     read = sample(envelope(response=body, ended=seen))
     assert read.ended == ended
     assert bool(read.error) == (ended == "error")
-    assert read.response == ("x" if body else "")
+    assert read.response == ("x" if b"data" in body else "")
+
+
+def test_a_stream_that_stops_before_its_second_choice_is_interrupted() -> None:
+    body = stream(delta("x", "stop", index=0), {"choices": [], "usage": {"completion_tokens": 9}}, done=False)
+    read = sample(envelope({**ASKED, "n": 2}, body))
+    assert (read.ended, read.completion_tokens) == ("interrupted", None)
+    assert sample(envelope(ASKED, body)).ended == "complete"
 
 
 def test_an_empty_answer_is_an_error_unless_it_was_cut() -> None:

@@ -22,6 +22,7 @@ def asked(request: dict[str, Any]) -> Asked:
         tools=message.tools(request.get("tools"), request.get("functions")),
         response_format=message.response_format(request),
         contexts=contexts(request),
+        n=count(request.get("n")) or 1,
     )
 
 

@@ -35,7 +35,7 @@ def samples(exchange: Exchange, defaults: Defaults) -> list[Observation]:
         raise WireError(f"response body: {len(reply.choices)} choices; allowed: at most {_MOST_CHOICES}")
     common = _common(exchange, defaults)
     prompts = asked.prompts or [[]]
-    alone = len(reply.choices) <= 1 and len(prompts) == 1
+    alone = max(len(reply.choices), asked.n * len(prompts)) == 1
     made: list[Observation] = []
     for index, choice in sorted(reply.choices.items()) or [(0, Choice())]:
         at = index // asked.n if len(prompts) > 1 else 0
@@ -96,17 +96,18 @@ def _common(exchange: Exchange, defaults: Defaults) -> dict[str, Any]:
         "requested_model": asked.model,
         "status": meta.get("status"),
         "error": reply.error or body.broken,
-        "ended": _ended(meta, reply, body),
+        "ended": _ended(exchange),
         "truncated": bool(meta.get("request_truncated") or meta.get("response_truncated")),
     }
 
 
-def _ended(meta: dict[str, Any], reply: Reply, body: Body) -> Ended:
+def _ended(exchange: Exchange) -> Ended:
     """How it ended. A client that hangs up after the last event, or before the engine closes, has got everything."""
+    meta, asked, reply, body = exchange.meta, exchange.asked, exchange.reply, exchange.body
     seen: Ended = meta.get("ended", "complete")
     if reply.error or body.broken or seen == "error":
         return "error"
-    if body.done or reply.finished:
+    if body.done or reply.finished(asked.n * len(asked.prompts)):
         return "complete"
     silent = seen == "complete" and body.streamed and not reply.endless and not meta.get("response_truncated")
     return "interrupted" if silent else seen

@@ -21,7 +21,8 @@ class Asked:
     tools: list[dict[str, Any]] = field(default_factory=list)
     response_format: dict[str, Any] | None = None
     contexts: list[str] = field(default_factory=list)
-    n: int = 1  # choices a prompt
+    n: int = 1
+    """Choices a prompt."""
     echoes: bool = False
     """Whether the response begins with the prompt again."""
 
@@ -89,10 +90,10 @@ class Reply:
             found = self.choices[index] = Choice()
         return found
 
-    @property
-    def finished(self) -> bool:
-        """Whether every choice says why it ended."""
-        return bool(self.choices) and all(choice.finish_reason for choice in self.choices.values())
+    def finished(self, choices: int) -> bool:
+        """Whether each of that many choices says why it ended."""
+        ended = sum(1 for choice in self.choices.values() if choice.finish_reason)
+        return ended == max(choices, len(self.choices), 1)
 
 
 _LONGEST_ERROR = 300

@@ -153,5 +153,5 @@ def _finish_reason(whole: dict[str, Any], called: bool) -> str:
         return "tool_calls" if called else "stop"
     if status == "incomplete":
         reason = text(mapping(whole.get("incomplete_details")).get("reason"))
-        return _REASONS.get(reason, reason)
+        return _REASONS.get(reason, reason) or "incomplete"
     return "error" if status == "failed" else ""
