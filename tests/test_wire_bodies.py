@@ -13,7 +13,9 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+import brotli
 import pytest
+import zstandard
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support.wire import ASKED, CAPTURES, captured, delta, envelope, sample, samples, stream
@@ -47,6 +49,8 @@ def raw_deflate(data: bytes) -> bytes:
         ("deflate", zlib.compress),
         ("deflate", raw_deflate),
         ("deflate, gzip", lambda data: gzip.compress(zlib.compress(data))),
+        ("br", brotli.compress),
+        ("zstd", zstandard.compress),
         ("identity", bytes),
     ],
 )
@@ -74,8 +78,16 @@ def test_a_compressed_stream_that_was_cut_gives_what_there_is(size: int) -> None
 @pytest.mark.parametrize(
     ("encoding", "body", "problem"),
     [
-        ("br", b"x", "content-encoding 'br'; allowed: gzip, deflate, identity"),
-        ("zstd", b"x", "content-encoding 'zstd'; allowed: gzip, deflate, identity"),
+        ("lzma", b"x", "content-encoding 'lzma'; allowed: gzip, deflate, br, zstd, identity"),
+        ("br", b"\xff\xffplain", "not valid br data"),
+        ("br", brotli.compress(ANSWER * 50)[:-9], "br data that ends too early"),
+        ("br", brotli.compress(b" " * (40 << 20)), f"br data of more than {MAX_DECODED} bytes; allowed: at most that"),
+        ("zstd", b"plain text", "not valid zstd data"),
+        (
+            "zstd",
+            zstandard.compress(b" " * (40 << 20)),
+            f"zstd data of more than {MAX_DECODED} bytes; allowed: at most that",
+        ),
         ("gzip, gzip, gzip", b"x", "3 content-encodings; allowed: at most 2"),
         ("gzip", b"plain text", "not valid gzip data"),
         ("deflate", b"\xff\xff\xff", "not valid deflate data"),

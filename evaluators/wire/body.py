@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import zlib
 
+import brotli
+import zstandard
+
 from palegreen.evaluators.wire.errors import WireError
 
 MAX_DECODED = 4 << 20
@@ -37,10 +40,33 @@ def decoded(body: bytes, encoding: str, where: str, *, cut: bool = False, limit:
     for coding in reversed(codings):
         if coding in ("", "identity"):
             continue
-        if coding not in _WINDOWS:
-            raise WireError(f"{where}: content-encoding {coding[:20]!r}; allowed: gzip, deflate, identity")
-        body = _inflated(body, coding, where, cut, limit)
+        if coding in _WINDOWS:
+            body = _inflated(body, coding, where, cut, limit)
+        elif coding in ("br", "zstd"):
+            body = _unpacked(body, coding, where, cut, limit)
+        else:
+            raise WireError(f"{where}: content-encoding {coding[:20]!r}; allowed: gzip, deflate, br, zstd, identity")
     return body
+
+
+def _unpacked(body: bytes, coding: str, where: str, cut: bool, limit: int) -> bytes:
+    whole = True  # a zstd frame that ends too early is not told from a whole one; what was to be read will tell
+    try:
+        if coding == "br":
+            stream = brotli.Decompressor()
+            out = stream.process(body, output_buffer_limit=limit + 1)
+            whole = stream.is_finished() or len(out) > limit
+        else:
+            window = max(limit, 1 << 23)  # what RFC 9659 has decoders support
+            with zstandard.ZstdDecompressor(max_window_size=window).stream_reader(body) as frame:
+                out = frame.read(limit + 1)
+    except (brotli.error, zstandard.ZstdError):
+        raise WireError(f"{where}: not valid {coding} data") from None
+    if len(out) > limit:
+        raise WireError(f"{where}: {coding} data of more than {limit} bytes; allowed: at most that")
+    if not whole and not cut:
+        raise WireError(f"{where}: {coding} data that ends too early")
+    return bytes(out)
 
 
 def _inflated(body: bytes, coding: str, where: str, cut: bool, limit: int) -> bytes:
