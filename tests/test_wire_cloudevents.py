@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 from typing import Any
 
@@ -102,6 +103,21 @@ def test_structured_and_batched_events_are_read_too() -> None:
     for events in ((structured(asked), structured(packed)), (structured(asked, as_text),)):
         [found] = Decoding().give(*events)
         assert (found.response[:6], found.prompt[:4], found.endpoint) == ("Paris.", "What", "a")
+
+
+def test_a_response_that_the_engine_compressed_is_read_too() -> None:
+    [found] = Decoding().give(ASKED, event(RESPONSE, gzip.compress(RESPONSE_BODY)))
+    assert found.response.startswith("Paris.")
+
+
+def test_the_duration_is_known_only_where_the_agent_says_when_it_saw_both() -> None:
+    times = {"recordedtime": "2026-11-21T10:00:00.5Z", "time": "2026-11-21T10:00:09Z"}
+    later = times | {"recordedtime": "2026-11-21T10:00:02Z"}
+    [found] = Decoding().give(event(REQUEST, REQUEST_BODY, **times), event(RESPONSE, RESPONSE_BODY, **later))
+    assert (found.time, found.duration_seconds) == (1795255200.5, 1.5)
+    sent = {"time": "2026-11-21T10:00:09Z"}
+    [found] = Decoding().give(event(REQUEST, REQUEST_BODY, **sent), event(RESPONSE, RESPONSE_BODY, **later))
+    assert (found.time, found.duration_seconds) == (1795255209.0, None)
 
 
 def test_a_trace_of_the_requests_logged_headers_is_kept() -> None:

@@ -24,7 +24,7 @@ _SERVICES: dict[str, Kind | None] = {
 }
 _TAP = "otlp"
 _ACCEPTED = b""  # an Export...ServiceResponse with nothing to say
-_STREAMS = 16  # calls of one connection at once; more of them wait in the sender
+_STREAMS = 4  # calls of one connection at once; more of them wait in the sender
 _GRACE_SECONDS = 0.5
 
 

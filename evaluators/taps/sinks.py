@@ -122,7 +122,7 @@ class Sinks:
         if route is not None and route.otlp:
             await _reply(send, 200, *_accepted(route, content_type))
         else:
-            await _reply(send, 200, b"{}", _JSON)
+            await _reply(send, 200, b"", _PLAIN)
 
     async def _take(
         self, scope: Scope, route: _Route | None, headers: dict[bytes, bytes], content_type: bytes, receive: Receive

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import orjson
 
@@ -44,6 +45,7 @@ class _Event(NamedTuple):
     type: str
     attributes: dict[str, str]
     body: bytes
+    recorded: float  # epoch seconds at which the agent saw it, 0 where its version does not say
     time: float
     meta: dict[str, Any]
 
@@ -150,12 +152,14 @@ class CloudEvents:
 
     def _of_call(self, call: _Call) -> list[Observation]:
         request, response = call.events.get(REQUEST), call.events[RESPONSE]
-        asked = request.body if request else b"{}"
-        path = _path(asked, _BY_REQUEST) or _path(response.body, _BY_RESPONSE)
+        asked, answered = request.body if request else b"{}", response.body
+        if answered[:2] == b"\x1f\x8b":  # the event does not say that the engine compressed it
+            answered = decoded(answered, "gzip", "CloudEvent")
+        path = _path(asked, _BY_REQUEST) or _path(answered, _BY_RESPONSE)
         if path is None:
             raise WireError("CloudEvents of a call that is no chat, completion or response")
         headers = self._headers(request or response)
-        streamed = response.body.lstrip()[:5] in (b"data:", b"event", b": pin")
+        streamed = answered.lstrip()[:5] in (b"data:", b"event", b": pin")
         http = {
             "tap": response.meta.get("tap", "kserve"),
             "kind": "http",
@@ -170,9 +174,9 @@ class CloudEvents:
             "response_headers": {"content-type": "text/event-stream" if streamed else "application/json"},
             "ended": "complete",
         }
-        if request and response.time > request.time > 0:
-            http["duration"] = response.time - request.time
-        observations = self._decode_http(Envelope(http, [asked, response.body]))
+        if request and response.recorded > request.recorded > 0:
+            http["duration"] = response.recorded - request.recorded
+        observations = self._decode_http(Envelope(http, [asked, answered]))
         for sample in observations:
             if isinstance(sample, Sample):
                 _label(sample, response.attributes)
@@ -206,7 +210,8 @@ def _events(envelope: Envelope) -> list[_Event]:
     body = decoded(body, encoding, "CloudEvent", limit=MAX_BODY)
     if kind not in ("application/cloudevents+json", "application/cloudevents-batch+json"):
         headers = {name: value for name, value in mapping(meta.get("headers")).items() if isinstance(value, str)}
-        return [_event({name.removeprefix("ce-"): value for name, value in headers.items()}, body, meta)]
+        # Values are percent-encoded (CloudEvents' HTTP binding, 3.1.3.2).
+        return [_event({name.removeprefix("ce-"): unquote(value) for name, value in headers.items()}, body, meta)]
     whole = jsontext.loads(body, "CloudEvent")
     return [
         _event({name: value for name, value in one.items() if isinstance(value, str)}, _data(one), meta)
@@ -218,8 +223,9 @@ def _event(attributes: dict[str, str], body: bytes, meta: dict[str, Any]) -> _Ev
     kind, name = attributes.get("type", ""), attributes.get("id", "")
     if kind not in (REQUEST, RESPONSE) or not name:
         raise WireError(f"CloudEvent of type {kind[:80]!r}; allowed: {REQUEST} and {RESPONSE}, with an id")
-    known = _time(attributes.get("recordedtime", "")) or _time(attributes.get("time", ""))
-    return _Event(name, kind, attributes, body, known or float(meta.get("time", 0.0)), meta)
+    recorded = _time(attributes.get("recordedtime", ""))
+    known = recorded or _time(attributes.get("time", "")) or float(meta.get("time", 0.0))
+    return _Event(name, kind, attributes, body, recorded, known, meta)
 
 
 def _data(event: dict[str, Any]) -> bytes:

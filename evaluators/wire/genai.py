@@ -69,6 +69,7 @@ _FINISH = {
 }  # fmt: skip
 _MODALITIES = {"image": "[image]", "audio": "[audio]", "video": "[video]", "document": "[file]", "file": "[file]"}
 _LONGEST_NAME = 64
+_LONGEST_ID = 200
 _LONGEST_ERROR = 300
 _WHERE = "OTLP attribute"
 
@@ -122,11 +123,11 @@ def samples(span: Span, events: Iterable[Event] = ()) -> list[Sample]:
             tool_calls=answer.tool_calls,
             finish_reason=_finish(answer.finish_reason or (reasons[at] if at < len(reasons) else "")),
             choice=answer.choice,
-            id=text(attributes.get("gen_ai.response.id")) or f"{span.trace_id}-{span.span_id}",
+            id=text(attributes.get("gen_ai.response.id"))[:_LONGEST_ID] or f"{span.trace_id}-{span.span_id}",
             time=span.start,
             model=_first(attributes, _MODEL_KEYS),
             requested_model=text(attributes.get("gen_ai.request.model")),
-            session=_first(attributes, _SESSION_KEYS),
+            session=_first(attributes, _SESSION_KEYS)[:_LONGEST_ID],
             trace_id=span.trace_id,
             messages=_conversation(attributes, events),
             tools=_tools(attributes),

@@ -101,7 +101,7 @@ def litellm(log_format: str) -> list[Post]:
 
 
 def kserve(name: str) -> Iterator[Post]:
-    """Both events of an exchange as KServe's agent posts them; written after its source, since it is no Python."""
+    """Both events of an exchange as KServe's agent posts them: written after its source, since it is no Python."""
     for kind, body in zip(("request", "response"), bodies(exchanges()[name]), strict=True):
         headers = {
             "ce-specversion": "1.0",
@@ -114,7 +114,7 @@ def kserve(name: str) -> Iterator[Post]:
             "ce-namespace": "prod",
             "ce-component": "predictor",
             "ce-endpoint": "default",
-            "ce-metadata": '{"X-Session-Id":["s-1"]}',
+            "ce-metadata": "{%22X-Session-Id%22:[%22s-1%22]}",
             "content-type": "application/json",  # the request's, also of a response that is a stream
         }
         yield Post("/", body, headers)
