@@ -59,6 +59,13 @@ def test_a_failure_has_the_providers_status_and_message() -> None:
     assert (found.status, found.error) == (500, "boom")
 
 
+def test_texts_that_litellm_was_told_to_leave_out_are_missing_and_not_its_word_for_them() -> None:
+    hidden = [{"role": "user", "content": "redacted-by-litellm"}]
+    response = {"choices": [{"index": 0, "message": {"content": "redacted-by-litellm"}, "finish_reason": "stop"}]}
+    [found] = of(messages=hidden, response=response)
+    assert (found.response, found.messages, found.truncated, found.finish_reason) == ("", [], True, "stop")
+
+
 def test_a_damaged_line_costs_no_other() -> None:
     line = json.dumps(PAYLOAD).encode()
     assert len(decoded(line + b"\n{broken\n\n" + line)) == 2

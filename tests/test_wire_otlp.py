@@ -265,6 +265,17 @@ def test_content_that_comes_on_span_and_event_is_one_sample() -> None:
         assert [one.response for one in samples(found + decoder.due())] == ["Paris."]
 
 
+def test_a_span_that_is_sent_again_counts_once() -> None:
+    decoder, whole = Otlp(), traces(span(CHAT | {"gen_ai.output.messages": json.dumps(PARIS)}))
+    assert len(decoder.decode(whole)) == 2
+    assert decoder.decode(whole) == []
+
+
+def test_spans_without_ids_are_samples_of_their_own() -> None:
+    found = samples(Otlp().decode(traces(span(CHAT, "", traceId=""), span(CHAT, "", traceId=""))))
+    assert [(one.truncated, one.trace_id) for one in found] == [(True, ""), (True, "")]
+
+
 def test_a_details_event_without_a_span_is_a_sample_of_its_own() -> None:
     told = logs((otlp.genai.DETAILS, None), span_id="", attributes=CHAT | {"gen_ai.output.messages": PARIS})
     [found] = samples(Otlp().decode(told))

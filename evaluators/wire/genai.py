@@ -123,7 +123,8 @@ def samples(span: Span, events: Iterable[Event] = ()) -> list[Sample]:
             tool_calls=answer.tool_calls,
             finish_reason=_finish(answer.finish_reason or (reasons[at] if at < len(reasons) else "")),
             choice=answer.choice,
-            id=text(attributes.get("gen_ai.response.id"))[:_LONGEST_ID] or f"{span.trace_id}-{span.span_id}",
+            id=text(attributes.get("gen_ai.response.id"))[:_LONGEST_ID]
+            or "-".join(filter(None, (span.trace_id, span.span_id))),
             time=span.start,
             model=_first(attributes, _MODEL_KEYS),
             requested_model=text(attributes.get("gen_ai.request.model")),

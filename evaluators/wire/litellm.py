@@ -24,10 +24,10 @@ _PATHS = {
     "completion": "/v1/chat/completions",
     "text_completion": "/v1/completions",
     "responses": "/v1/responses",
-    "anthropic_messages": "/v1/chat/completions",  # LiteLLM logs the translated response
 }
 _ASKED = {"/v1/chat/completions": "messages", "/v1/completions": "prompt", "/v1/responses": "input"}
 _CODES = range(400, 600)
+_REDACTED = "redacted-by-litellm"  # what stands for texts with turn_off_message_logging
 
 
 def decode(envelope: Envelope, decode_http: Callable[[Envelope], list[Observation]]) -> list[Observation]:
@@ -136,8 +136,10 @@ def _label(sample: Sample, payload: dict[str, Any], begun: float, ended: float) 
     sample.session = sample.session or text(payload.get("session_id")) or text(payload.get("trace_id"))
     if tags := texts(payload.get("request_tags")):
         sample.labels["tags"] = ",".join(tags)
+    if sample.response == _REDACTED:
+        sample.response, sample.messages, sample.truncated = "", [], True
     first = _time(payload.get("completionStartTime"))
-    if payload.get("stream") is True and begun <= first <= ended:
+    if payload.get("stream") is True and 0 < begun <= first <= ended:
         sample.ttft_seconds = first - begun
 
 

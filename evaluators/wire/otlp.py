@@ -110,13 +110,14 @@ class Otlp:
         return self._completed(found)
 
     def _of_span(self, span: Span, size: int) -> list[Observation]:
-        link = genai.kind(span.attributes)
-        if link is None:
+        link, key = genai.kind(span.attributes), (span.trace_id, span.span_id)
+        if link is None or key in self._done:  # exporters send again what they heard no answer to
             return []
         found: list[Observation] = [genai.step(span, link)]
         if link != "model":
             return found
-        key = (span.trace_id, span.span_id)
+        if not span.span_id:  # it can be joined with nothing
+            return found + list(genai.samples(span))
         if genai.answers(span.attributes, span.events):
             held = self._calls.pop(key, None)
             self._bytes -= held.size if held else 0
