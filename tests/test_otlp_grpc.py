@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 
 import grpc
@@ -13,6 +14,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
 from support.receivers import LOCAL, Receivers, counted
+from support.waiting import until
 
 from palegreen.evaluators.config import EvaluateConfig
 from palegreen.evaluators.sample import Sample, Step
@@ -82,6 +84,23 @@ def test_a_request_over_the_limit_is_refused_whether_it_is_compressed_or_not() -
             assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         call(small, TRACES, b"x" * (1 << 20))
         assert len(small.envelopes) == 1
+
+
+def test_senders_that_stall_are_ended_and_what_finds_no_room_meanwhile_is_dropped_and_counted() -> None:
+    with (
+        Receivers(grpc_times={"room_seconds": 0.05, "read_seconds": 3.0}, queue_limit=1) as small,
+        grpc.insecure_channel(f"127.0.0.1:{small.grpc.port}") as channel,
+    ):
+        silence = threading.Event()
+        export = channel.stream_unary(EXPORT.format(TRACES))
+        stalled = [export.future(iter(silence.wait, True)) for _ in range(2)]  # two are read at once, at the least
+        until(lambda: counted(small.tally).get("tap_received_total otlp") == 2)
+        assert call(small, TRACES, b"no room") == b""
+        assert counted(small.tally)["tap_dropped_total otlp queue_full"] == 1
+        assert {one.exception().code() for one in stalled} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+        silence.set()
+        call(small, TRACES, b"room again")
+        assert [envelope.parts for envelope in small.envelopes] == [[b"room again"]]
 
 
 def test_more_than_the_usual_four_mebibytes_are_taken(receivers: Receivers) -> None:

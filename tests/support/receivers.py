@@ -33,12 +33,12 @@ def counted(tally: Tally) -> dict[str, float]:
 class Receivers:
     """Both receivers on ports of their own choice."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, grpc_times: Mapping[str, float] | None = None, **settings: Any) -> None:
         self.envelopes: list[Envelope] = []
         self.tally = Tally()
         config = EvaluateConfig(**({"sink_address": LOCAL, "otlp_grpc_address": LOCAL} | settings))
         self.sinks = Sinks(config, self.envelopes.append, self.tally)
-        self.grpc = OtlpGrpc(config, self.envelopes.append, self.tally)
+        self.grpc = OtlpGrpc(config, self.envelopes.append, self.tally, **(grpc_times or {}))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
 
