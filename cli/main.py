@@ -7,6 +7,7 @@ import click
 from palegreen.cli.check import check
 from palegreen.cli.demo import demo
 from palegreen.cli.node import node
+from palegreen.cli.samples import samples
 from palegreen.exporter.node import VERSION
 
 
@@ -19,6 +20,7 @@ def main() -> None:
 main.add_command(node)
 main.add_command(check)
 main.add_command(demo)
+main.add_command(samples)
 
 if __name__ == "__main__":
     main()
