@@ -15,6 +15,7 @@ from palegreen.evaluators.store import schema, trouble
 from palegreen.runtime.quantity import seconds
 
 BUSY_SECONDS = 5.0
+FOUND = 50  # samples of one name: clients and engines may give all of theirs the same
 CHUNK_ROWS = 4096
 CHUNK_BYTES = 16 << 20
 ANY = ""
@@ -112,9 +113,11 @@ class Reader:
         """Samples by response id, `@NUMBER` or trace id, the newest first."""
         if name.startswith("@") and name[1:].isdecimal():
             return [_stored(row) for row in self._rows("samples s WHERE s.seq = ?", (min(int(name[1:]), 2**63 - 1),))]
-        rows = self._rows("samples s WHERE s.id = ? AND s.id != '' ORDER BY s.seq DESC", (name,))
+        rows = self._rows(f"samples s WHERE s.id = ? AND s.id != '' ORDER BY s.seq DESC LIMIT {FOUND}", (name,))
         # no index: a trace id is asked for by people, and an index of it would cost each sample
-        rows = rows or self._rows("samples s WHERE s.trace_id = ? AND s.trace_id != '' ORDER BY s.seq DESC", (name,))
+        rows = rows or self._rows(
+            f"samples s WHERE s.trace_id = ? AND s.trace_id != '' ORDER BY s.seq DESC LIMIT {FOUND}", (name,)
+        )
         return [_stored(row) for row in rows]
 
     def extent(self, wanted: Filter) -> tuple[int, int]:

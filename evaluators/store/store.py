@@ -27,7 +27,8 @@ T = TypeVar("T")
 RETRY_SECONDS = 5.0
 BUSY_SECONDS = 0.25  # how long a batch may wait for another writer or a reader
 STEP_BYTES = 1 << 20  # what one step of the retention deletes at most, beyond twice what comes in
-STEP_PAGES = 256  # pages that one step gives back to the file system
+STEP_PAGES = 1024  # pages that one step gives back to the file system
+SLACK = 16  # the part of the size that is left free, so that pages are used again rather than given back
 CHECKPOINT_PAGES = 4000  # a commit in so many pages waits for the disk
 WAL_MOST = 64 << 20
 ROW_BYTES = 400  # columns and index entries of a sample, about
@@ -91,7 +92,8 @@ class Store:
 
     def add(self, batch: Sequence[Scored]) -> None:
         """Store a batch in one transaction: all of it or, counted, nothing."""
-        self._guarded(lambda connection: self._write(connection, batch), len(batch))
+        if batch:
+            self._guarded(lambda connection: self._write(connection, batch), len(batch))
 
     def attach_feedback(self, response_id: str, kind: str) -> Labels | None:
         """Note a user's feedback on the newest sample of that response; what it was, None if it is not there.
@@ -101,8 +103,11 @@ class Store:
         return self._guarded(lambda connection: _attach(connection, response_id, kind), 0)
 
     def expire(self) -> bool:
-        """Delete what is too old or too much, a bounded step; whether there is more to do. For idle times."""
-        return bool(self._guarded(self._expire_alone, 0))
+        """Delete what is too old or too much and give room back, a bounded step; whether there is more to do.
+
+        `add` deletes too. This is for every few seconds, so that samples go and files shrink when none come.
+        """
+        return bool(self._guarded(self._tidy, 0))
 
     def counts(self) -> Counts:
         """What is in the store, how large it is, and how many samples were lost."""
@@ -198,20 +203,22 @@ class Store:
                 ],
             )
 
-    def _expire_alone(self, connection: sqlite3.Connection) -> bool:
+    def _tidy(self, connection: sqlite3.Connection) -> bool:
         with _Transaction(connection):
             gone, more = self._expire(connection, self._clock.now(), 0)
-        if gone:  # deleted texts go from the log too
+        page, pages, free = _pages(connection)
+        shrinks = free > 0 and (pages * page > self._max_bytes or free > pages // 4 + STEP_PAGES)
+        if shrinks:  # as a script: only that runs the pragma to its end
+            connection.executescript(f"PRAGMA incremental_vacuum({STEP_PAGES})")
+        if gone or shrinks:  # deleted texts go from the log too
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        return more
+        return more or shrinks
 
     def _expire(self, connection: sqlite3.Connection, now: float, incoming: int) -> tuple[int, bool]:
         """Delete from the oldest on. How many went, and whether it stopped for having done enough."""
-        page, pages, free = (
-            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_size", "page_count", "freelist_count")
-        )
-        room = self._max_bytes - _size(self._wal) - incoming
-        excess, allowed = (pages - free) * page - room, 2 * incoming + STEP_BYTES
+        page, pages, free = _pages(connection)
+        target = self._max_bytes - self._max_bytes // SLACK - _size(self._wal)
+        excess, allowed = (pages - free) * page + incoming - target, 2 * incoming + STEP_BYTES
         horizon = now - self._max_age
         freed, gone, more = 0, [], False
         oldest = connection.execute("SELECT seq, stored, time, failed, length(record) FROM samples ORDER BY seq")
@@ -228,9 +235,6 @@ class Store:
             entries = [(name, at, seq) for seq, at, failed in gone for name in failed.split(",") if name]
             connection.executemany("DELETE FROM failures WHERE name = ? AND time = ? AND seq = ?", entries)
             connection.execute("DELETE FROM samples WHERE seq <= ?", (gone[-1][0],))
-        elif free and (pages * page > room or free > STEP_PAGES + pages // 4):
-            connection.execute(f"PRAGMA incremental_vacuum({STEP_PAGES})").fetchall()
-            more = free > STEP_PAGES
         return len(gone), more
 
     def _bound_wal(self, connection: sqlite3.Connection) -> None:
@@ -286,6 +290,14 @@ def _attach(connection: sqlite3.Connection, response_id: str, kind: str) -> Labe
         (kind, _text(response_id)),
     ).fetchall()
     return Labels(*found[0]) if found else None
+
+
+def _pages(connection: sqlite3.Connection) -> tuple[int, int, int]:
+    """Bytes of a page, pages, and how many of them are free."""
+    size, pages, free = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_size", "page_count", "freelist_count")
+    )
+    return size, pages, free
 
 
 def _count(connection: sqlite3.Connection) -> int:
