@@ -122,6 +122,17 @@ def test_any_text_is_stored_even_halves_of_surrogate_pairs(
     assert found == [text.encode(errors="replace").decode() for text in texts]
 
 
+def test_a_sample_nested_too_deeply_is_counted_and_the_rest_of_its_batch_is_stored(
+    opened: Callable[..., Store], path: Path
+) -> None:
+    deep: dict[str, object] = {}
+    for _ in range(5000):
+        deep = {"a": deep}
+    store = opened()
+    store.add([scored(1), scored(2, response_format=deep), scored(3)])
+    assert (ids(path), store.counts().lost) == (["r3", "r1"], {"other": 1})
+
+
 def test_filters_join(opened: Callable[..., Store], path: Path) -> None:
     opened().add(
         [

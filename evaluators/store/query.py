@@ -21,7 +21,7 @@ CHUNK_BYTES = 16 << 20
 ANY = ""
 """`Filter.failed`: any check."""
 
-_COLUMNS = tuple("seq time id model endpoint replica sampled result failed feedback record".split())  # noqa: SIM905
+_COLUMNS = ("seq", "time", "id", "model", "endpoint", "replica", "sampled", "result", "failed", "feedback", "record")
 _SELECTED = ", ".join(f"s.{column}" for column in _COLUMNS)
 
 
@@ -216,7 +216,7 @@ def _stored(row: tuple[Any, ...]) -> Stored:
     text = named["record"]
     try:
         named["record"] = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise StoreError(f"sample @{named['seq']} is damaged") from None
     if named["feedback"] is not None:
         named["record"]["feedback"] = named["feedback"]

@@ -87,7 +87,7 @@ class Store:
         self._retry_at = -math.inf
         self._failing = False
         self._lost: dict[str, int] = {}
-        self._reason = "other"
+        self._reason: trouble.Reason = "other"
         self._guarded(lambda _: None, 0)
 
     def add(self, batch: Sequence[Scored]) -> None:
@@ -124,13 +124,13 @@ class Store:
     def _guarded(self, work: Callable[[sqlite3.Connection], T], samples: int) -> T | None:
         """The result of `work`; None if the store is in trouble, which is counted for that many samples."""
         if self._connection is None and self._steady() < self._retry_at:
-            self._lose(samples)
+            self._lose(samples, self._reason)
             return None
         try:
             result = work(self._opened())
         except trouble.Trouble as failure:
             self._fail(failure)
-            self._lose(samples)
+            self._lose(samples, self._reason)
             return None
         if self._failing:
             self._failing = False
@@ -177,31 +177,27 @@ class Store:
             self._failing = True
             log.error("store.failed", path=str(self._path), reason=self._reason, problem=problem)
 
-    def _lose(self, samples: int) -> None:
+    def _lose(self, samples: int, reason: trouble.Reason) -> None:
         if samples:
-            self._lost[self._reason] = self._lost.get(self._reason, 0) + samples
+            self._lost[reason] = self._lost.get(reason, 0) + samples
 
     def _write(self, connection: sqlite3.Connection, batch: Sequence[Scored]) -> None:
         self._bound_wal(connection)
-        records = [_encoded(scored.record()) for scored in batch]
+        recorded = [(scored, record) for scored in batch if (record := _encoded(scored.record())) is not None]
         now = self._clock.now()
         with _Transaction(connection):
-            self._expire(connection, now, sum(map(len, records)) + ROW_BYTES * len(records))
+            self._expire(connection, now, sum(len(record) + ROW_BYTES for _, record in recorded))
             first = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'samples'").fetchone()
             seq = first[0] + 1 if first else 1
-            rows = [
-                _row(seq + at, now, scored, record)
-                for at, (scored, record) in enumerate(zip(batch, records, strict=True))
-            ]
+            rows = [_row(seq + at, now, scored, record) for at, (scored, record) in enumerate(recorded)]
             connection.executemany(_INSERT, rows)
-            connection.executemany(
-                "INSERT INTO failures VALUES (?, ?, ?)",
-                [
-                    (_text(name), row[2], row[0])
-                    for row, scored in zip(rows, batch, strict=True)
-                    for name in scored.failed
-                ],
-            )
+            failures = [
+                (_text(name), row[2], row[0])
+                for row, (scored, _) in zip(rows, recorded, strict=True)
+                for name in scored.failed
+            ]
+            connection.executemany("INSERT INTO failures VALUES (?, ?, ?)", failures)
+        self._lose(len(batch) - len(recorded), "other")
 
     def _tidy(self, connection: sqlite3.Connection) -> bool:
         with _Transaction(connection):
@@ -276,11 +272,15 @@ def _text(value: str) -> str:
     return value if value.isascii() else value.encode(errors="replace").decode()
 
 
-def _encoded(record: dict[str, Any]) -> bytes:
+def _encoded(record: dict[str, Any]) -> bytes | None:
+    """The record as JSON; None if it is nested more deeply than JSON is read anywhere."""
     try:
         return orjson.dumps(record)
-    except orjson.JSONEncodeError:  # half a surrogate pair, or an integer beyond 64 bits
-        return json.dumps(record, ensure_ascii=False, default=str).encode(errors="replace")
+    except orjson.JSONEncodeError:  # half a surrogate pair, an integer beyond 64 bits, more than 250 levels
+        try:
+            return json.dumps(record, ensure_ascii=False).encode(errors="replace")
+        except RecursionError:
+            return None
 
 
 def _attach(connection: sqlite3.Connection, response_id: str, kind: str) -> Labels | None:
