@@ -97,12 +97,12 @@ def test_a_sample_is_read_back_as_it_was_recorded_with_its_scores(opened: Callab
     [
         ({"a": PASSED, "b": REFUSED}, "fail"),
         ({"a": PASSED, "b": None}, "pass"),
-        ({"a": Outcome(None, 0.2)}, "pass"),
+        ({"a": Outcome(None, 0.2)}, "unscored"),
         ({"a": None}, "unscored"),
         ({}, "unscored"),
     ],
 )
-def test_a_sample_fails_with_any_check_and_is_unscored_where_none_applies(
+def test_a_sample_fails_with_any_check_and_is_unscored_where_none_passes_or_fails(
     outcomes: dict[str, Outcome | None], result: str
 ) -> None:
     assert scored(outcomes=outcomes).result == result

@@ -32,10 +32,9 @@ class Scored:
 
     @property
     def result(self) -> Result:
-        """`fail` if a check failed, `unscored` if none applied."""
-        if self.failed:
-            return "fail"
-        return "pass" if any(outcome is not None for outcome in self.outcomes.values()) else "unscored"
+        """`fail` if a check failed, `pass` if one passed and none failed, else `unscored`."""
+        passed = {outcome.passed for outcome in self.outcomes.values() if outcome is not None}
+        return "fail" if False in passed else "pass" if True in passed else "unscored"
 
     def record(self) -> dict[str, Any]:
         """The recorded sample plus `scores` and `embedder`."""
