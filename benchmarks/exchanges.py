@@ -88,7 +88,7 @@ def _exchange(rng: random.Random, number: int, streamed: bool) -> Envelope:
 
 
 def _whole(fixed: dict[str, Any], response: str, usage: dict[str, int]) -> bytes:
-    message = {"role": "assistant", "content": response, "refusal": None, "tool_calls": []}
+    message: dict[str, Any] = {"role": "assistant", "content": response, "refusal": None, "tool_calls": []}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
     return json.dumps({**fixed, "object": "chat.completion", "choices": [choice], "usage": usage}).encode()
 
