@@ -8,6 +8,7 @@ from palegreen.cli.check import check
 from palegreen.cli.demo import demo
 from palegreen.cli.evaluate import evaluate
 from palegreen.cli.node import node
+from palegreen.cli.samples import samples
 from palegreen.exporter.node import VERSION
 
 
@@ -21,6 +22,7 @@ main.add_command(node)
 main.add_command(evaluate)
 main.add_command(check)
 main.add_command(demo)
+main.add_command(samples)
 
 if __name__ == "__main__":
     main()

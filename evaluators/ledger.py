@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from palegreen.evaluators.checks.outcome import Outcome
 from palegreen.evaluators.config import EvaluateConfig
 from palegreen.evaluators.sample import Sample, Step
+from palegreen.evaluators.store.scored import Scored
 from palegreen.runtime.exposition import Collected, Exemplar, Readings
 from palegreen.runtime.tally import Tally
 
@@ -41,14 +41,14 @@ class Ledger:
         finally:
             self._tally.count("palegreen_evaluator_scoring_seconds_total", name, by=time.perf_counter() - began)
 
-    def sample(self, sample: Sample, outcomes: Mapping[str, Outcome | None]) -> None:
+    def sample(self, scored: Scored) -> None:
         """One sample that was checked."""
+        sample, count = scored.sample, self._tally.count
         labels = self.labels(sample)
-        count = self._tally.count
-        count("palegreen_quality_samples_total", *labels, sample.tap, sample.sampled, verdict(outcomes))
+        count("palegreen_quality_samples_total", *labels, sample.tap, sample.sampled, scored.result)
         fair = sample.sampled == "rate"
         name = "palegreen_quality_checks_total" if fair else "palegreen_quality_kept_checks_total"
-        for check, outcome in outcomes.items():
+        for check, outcome in scored.outcomes.items():
             if outcome is None:
                 count(name, *labels, check, "skipped")
             elif outcome.passed is not None:  # a score alone is neither
@@ -131,8 +131,3 @@ class Ledger:
         exemplar = Exemplar(sample.trace_id, value, sample.time or time.time()) if sample.trace_id else None
         self._tally.observe(name, value, *labels, exemplar=exemplar)
 
-
-def verdict(outcomes: Mapping[str, Outcome | None]) -> str:
-    """`fail` if any check failed, `pass` if any passed and none failed, else `unscored`."""
-    passed = {outcome.passed for outcome in outcomes.values() if outcome is not None}
-    return "fail" if False in passed else "pass" if True in passed else "unscored"

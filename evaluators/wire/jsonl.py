@@ -204,12 +204,8 @@ def _checked(reader: Callable[[Any], Any], value: Any, where: str, key: str) -> 
         raise WireError(f"{where}: {key}: is not valid; allowed: {refused}") from None
 
 
-def write(sample: Sample) -> bytes:
-    """One line, without its end. What is unknown is left out; times are epoch seconds.
-
-    Raises:
-        WireError: tools or a response_format that JSON writers refuse (nested more than 250 levels).
-    """
+def to_record(sample: Sample) -> dict[str, Any]:
+    """The sample's recorded form. What is unknown is left out; times are epoch seconds."""
     record: dict[str, Any] = {"response": sample.response}
     for name in _NAMES:
         value = getattr(sample, name)
@@ -218,8 +214,17 @@ def write(sample: Sample) -> bytes:
     usage = {name: value for name in _USAGE if (value := getattr(sample, name)) is not None}
     if usage:
         record["usage"] = usage
+    return record
+
+
+def write(sample: Sample) -> bytes:
+    """One line, without its end.
+
+    Raises:
+        WireError: tools or a response_format that JSON writers refuse (nested more than 250 levels).
+    """
     try:
-        return orjson.dumps(record)
+        return orjson.dumps(to_record(sample))
     except orjson.JSONEncodeError:
         raise WireError(f"sample {sample.id[:100]!r}: cannot be written as JSON") from None
 

@@ -13,7 +13,6 @@ from palegreen.evaluators.config import EvaluateConfig
 from palegreen.evaluators.envelope import Envelope
 from palegreen.evaluators.taps.otlp_grpc import OtlpGrpc
 from palegreen.evaluators.taps.sinks import Sinks
-from palegreen.runtime.exposition import Collected
 from palegreen.runtime.tally import Tally
 
 LOCAL = "127.0.0.1:0"
@@ -21,10 +20,8 @@ LOCAL = "127.0.0.1:0"
 
 def counted(tally: Tally) -> dict[str, float]:
     """What was counted, by metric and the values of its labels: `tap_dropped_total otlp too_large`."""
-    collected = Collected("endpoint", "instance", "namespace", "pod")
-    tally.gather(collected)
     found = {}
-    for line in "".join(collected.readings().lines.values()).splitlines():
+    for line in "".join(tally.readings().lines.values()).splitlines():
         name, *labels = line.partition("{")[0], *re.findall(r'="([^"]*)"', line)[4:]
         found[" ".join([name.removeprefix("palegreen_"), *labels])] = float(line.split()[-1])
     return found
