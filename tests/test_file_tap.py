@@ -26,7 +26,7 @@ class Reading:
     def __init__(self, path: Path, position: Path | None = None, room: asyncio.Semaphore | None = None) -> None:
         self.lines: list[bytes] = []
         self.envelopes: list[Envelope] = []
-        self.tally = Tally()
+        self.tally = Tally(("endpoint", "instance", "namespace", "pod"))
         self._room = room
         self._task = asyncio.create_task(file.run(path, True, self._put, self.tally, position=position, poll=0.01))
 
@@ -62,7 +62,7 @@ async def followed(path: Path, position: Path | None = None) -> AsyncIterator[Re
 
 def once(path: Path) -> tuple[list[bytes], Tally]:
     lines: list[bytes] = []
-    tally = Tally()
+    tally = Tally(("endpoint", "instance", "namespace", "pod"))
 
     async def put(envelope: Envelope) -> None:
         lines.extend(envelope.parts)

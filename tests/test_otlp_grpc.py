@@ -123,12 +123,14 @@ def test_an_unknown_service_is_unimplemented(receivers: Receivers) -> None:
 def test_a_port_that_is_taken_is_one_line(receivers: Receivers) -> None:
     async def second() -> None:
         config = EvaluateConfig(otlp_grpc_address=f"127.0.0.1:{receivers.grpc.port}")
-        await OtlpGrpc(config, lambda _: None, Tally()).start()
+        await OtlpGrpc(config, lambda _: None, Tally(("endpoint", "instance", "namespace", "pod"))).start()
 
     with pytest.raises(ListenError, match=r"^cannot listen on 127\.0\.0\.1:\d+: taken, not permitted"):
         asyncio.run(second())
 
 
 def test_a_server_that_was_never_started_can_be_stopped() -> None:
-    server = OtlpGrpc(EvaluateConfig(otlp_grpc_address=LOCAL), lambda _: None, Tally())
+    server = OtlpGrpc(
+        EvaluateConfig(otlp_grpc_address=LOCAL), lambda _: None, Tally(("endpoint", "instance", "namespace", "pod"))
+    )
     asyncio.run(server.stop())

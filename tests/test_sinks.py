@@ -228,9 +228,11 @@ def test_each_post_counts_as_received(receivers: Receivers) -> None:
 def test_an_address_that_is_taken_is_one_line(receivers: Receivers) -> None:
     config = EvaluateConfig(sink_address=f"127.0.0.1:{receivers.sinks.port}")
     with pytest.raises(ListenError, match=r"^cannot listen on 127\.0\.0\.1:\d+: Address already in use$"):
-        Sinks(config, lambda _: None, Tally())
+        Sinks(config, lambda _: None, Tally(("endpoint", "instance", "namespace", "pod")))
 
 
 def test_receivers_that_were_never_started_can_be_stopped() -> None:
-    sinks = Sinks(EvaluateConfig(sink_address=LOCAL), lambda _: None, Tally())
+    sinks = Sinks(
+        EvaluateConfig(sink_address=LOCAL), lambda _: None, Tally(("endpoint", "instance", "namespace", "pod"))
+    )
     asyncio.run(sinks.stop())

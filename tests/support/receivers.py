@@ -32,7 +32,7 @@ class Receivers:
 
     def __init__(self, grpc_times: Mapping[str, float] | None = None, **settings: Any) -> None:
         self.envelopes: list[Envelope] = []
-        self.tally = Tally()
+        self.tally = Tally(("endpoint", "instance", "namespace", "pod"))
         config = EvaluateConfig(**({"sink_address": LOCAL, "otlp_grpc_address": LOCAL} | settings))
         self.sinks = Sinks(config, self.envelopes.append, self.tally)
         self.grpc = OtlpGrpc(config, self.envelopes.append, self.tally, **(grpc_times or {}))
