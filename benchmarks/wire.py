@@ -12,7 +12,7 @@ from typing import Any
 
 from palegreen.evaluators.envelope import Envelope
 from palegreen.evaluators.wire import jsonl
-from palegreen.evaluators.wire.decode import decode
+from palegreen.evaluators.wire.decode import Decoder
 from palegreen.evaluators.wire.defaults import Defaults
 
 TEXT = ("The quick brown fox jumps over the lazy dog, and the dog does not mind at all. " * 4)[:300]
@@ -83,7 +83,7 @@ def streamed(logprobs: bool = False) -> Envelope:
 
 def main() -> None:
     """Print the table."""
-    (sample,) = decode(streamed(), Defaults())
+    (sample,) = Decoder(Defaults()).decode(streamed())
     recorded = Envelope({"tap": "file", "kind": "jsonl", "file": "f", "line": 1}, [jsonl.write(sample)])  # type: ignore[arg-type]
     print("| exchange | bytes | p50 us | p90 us |\n|---|---|---|---|")
     for name, envelope in (
@@ -92,10 +92,10 @@ def main() -> None:
         ("chat, 60 chunks with logprobs", streamed(logprobs=True)),
         ("recorded line", recorded),
     ):
-        taken = []
+        decoder, taken = Decoder(Defaults()), []
         for _ in range(3000):
             begun = time.perf_counter()
-            decode(envelope, Defaults())
+            decoder.decode(envelope)
             taken.append((time.perf_counter() - begun) * 1e6)
         p90 = statistics.quantiles(taken, n=10)[-1]
         print(f"| {name} | {sum(map(len, envelope.parts))} | {statistics.median(taken):.0f} | {p90:.0f} |")

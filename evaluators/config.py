@@ -90,7 +90,7 @@ class EvaluateConfig(Section):
     baseline: Path | None = Field(None, description="baseline to compare with")
     store: str = Field("none", description="SQLite file for samples and scores, or none: then no text is kept")
     store_max_age: Seconds = Field(7 * 86400.0, description="samples are deleted after this time")
-    store_max_size: Bytes = Field(1 << 30, description="the oldest samples are deleted beyond this size")
+    store_max_size: Bytes = Field(1 << 30, ge=1 << 20, description="the oldest samples are deleted beyond this size")
     scorer_threads: int = Field(1, ge=1, le=64, description="threads of the embedder")
     scorer_memory_limit: Bytes = Field(600 << 20, description="the scorer is started again when it holds more")
     scorer_timeout: Seconds = Field(15.0, description="the scorer is started again when it is silent for this time")
@@ -121,9 +121,19 @@ class EvaluateConfig(Section):
         return (self.endpoint, self.identity(), self.namespace, self.pod)
 
     @property
-    def keeps_text(self) -> bool:
-        """Whether any text is stored."""
-        return self.store != "none"
+    def store_path(self) -> Path | None:
+        """The store's file, None where no text is kept."""
+        return None if self.store == "none" else Path(self.store)
+
+    def resource(self) -> dict[str, str]:
+        """What OpenTelemetry calls the resource: who sends."""
+        known = {
+            "service.name": self.endpoint or "palegreen",
+            "service.instance.id": self.identity(),
+            "k8s.namespace.name": self.namespace,
+            "k8s.pod.name": self.pod,
+        }
+        return {name: value for name, value in known.items() if value}
 
 
 # What the scorer alone is told, which is started again for it; any other change needs a restart.

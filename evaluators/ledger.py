@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from palegreen.evaluators.config import EvaluateConfig
 from palegreen.evaluators.sample import Sample, Step
+from palegreen.evaluators.sessions import Ended, Signals
 from palegreen.evaluators.store.scored import Scored
 from palegreen.runtime.exposition import Collected, Exemplar, Readings
 from palegreen.runtime.tally import Tally
@@ -49,10 +50,7 @@ class Ledger:
         fair = sample.sampled == "rate"
         name = "palegreen_quality_checks_total" if fair else "palegreen_quality_kept_checks_total"
         for check, outcome in scored.outcomes.items():
-            if outcome is None:
-                count(name, *labels, check, "skipped")
-            elif outcome.passed is not None:  # a score alone is neither
-                count(name, *labels, check, "pass" if outcome.passed else "fail")
+            count(name, *labels, check, outcome.result if outcome is not None else "skipped")
             if fair and outcome is not None and outcome.score is not None:
                 self._observe("palegreen_quality_score", outcome.score, sample, *labels, check)
         if sample.ended == "client_abort":
@@ -63,19 +61,20 @@ class Ledger:
         if sample.time:
             self._lag = max(time.time() - sample.time, 0.0)
 
-    def session(self, sample: Sample, repeated_question: bool, repeated_tool_calls: int, tool_errors: int) -> None:
+    def session(self, sample: Sample, signals: Signals) -> None:
         """What a sample says of its session."""
         labels, count = self.labels(sample), self._tally.count
-        if repeated_question:
+        if signals.repeated_question:
             count("palegreen_feedback_total", *labels, "repeated_question")
-        if repeated_tool_calls:
-            count("palegreen_session_repeated_tool_calls_total", *labels, by=repeated_tool_calls)
-        if tool_errors:
-            count("palegreen_session_tool_errors_total", *labels, by=tool_errors)
+        if signals.repeated_tool_calls:
+            count("palegreen_session_repeated_tool_calls_total", *labels, by=signals.repeated_tool_calls)
+        if signals.tool_errors:
+            count("palegreen_session_tool_errors_total", *labels, by=signals.tool_errors)
 
-    def session_ended(self, turns: int, labels: Labels) -> None:
+    def session_ended(self, ended: Ended) -> None:
         """A session is over."""
-        self._tally.observe("palegreen_session_turns", turns, *labels)
+        _, *about = self._config.common()
+        self._tally.observe("palegreen_session_turns", ended.turns, ended.model, ended.endpoint, *about)
 
     def step(self, step: Step) -> None:
         """One link of a chain."""
@@ -85,9 +84,11 @@ class Ledger:
             "palegreen_chain_step_duration_seconds", step.seconds, *labels, step.kind, step.name, exemplar=exemplar
         )
 
-    def feedback(self, kind: str, labels: Labels | None) -> None:
-        """A user's word on a response; `labels` of the response where it is known."""
-        self._tally.count("palegreen_feedback_total", *(labels or (self._config.model, *self._config.common())), kind)
+    def feedback(self, kind: str, about: tuple[str, str, str] | None) -> None:
+        """A user's word on a response; `about` is its model, endpoint and replica where it is known."""
+        endpoint, replica, namespace, pod = self._config.common()
+        model, endpoint, replica = about or (self._config.model, endpoint, replica)
+        self._tally.count("palegreen_feedback_total", model, endpoint, replica, namespace, pod, kind)
 
     def lost(self, tap: str, reason: str) -> None:
         """A record that could not be scored."""

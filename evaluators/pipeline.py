@@ -1,36 +1,43 @@
-"""What happens to a record: decode -> redact -> embed -> check -> tally, store, export."""
+"""What happens to a record: decode -> redact -> embed -> check -> count, store, export."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from palegreen.evaluators.checks.outcome import Outcome
+from palegreen.evaluators.baseline import manifest
 from palegreen.evaluators.checks.registry import build
 from palegreen.evaluators.checks.view import View
 from palegreen.evaluators.config import EvaluateConfig
 from palegreen.evaluators.embed.choose import embedder
 from palegreen.evaluators.embed.embedder import Vectors
 from palegreen.evaluators.envelope import Envelope
+from palegreen.evaluators.events import EvaluationEvents
 from palegreen.evaluators.ledger import Ledger
 from palegreen.evaluators.redact.redactor import Redactor
 from palegreen.evaluators.sample import Feedback, Observation, Sample, Step
 from palegreen.evaluators.sessions import Sessions
-from palegreen.evaluators.store.store import Scored, Store
-from palegreen.evaluators.wire.decode import Decoders
+from palegreen.evaluators.store.scored import Scored
+from palegreen.evaluators.store.store import Store
+from palegreen.evaluators.taps.sampling import Sampler
+from palegreen.evaluators.wire.decode import Decoder
+from palegreen.evaluators.wire.defaults import Defaults
 from palegreen.evaluators.wire.errors import WireError
-from palegreen.runtime.exposition import Readings
+from palegreen.runtime.exposition import Collected, Readings
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 _CONTEXTS = 4  # passages of a sample that are embedded
 _SAY_AGAIN = 60.0  # seconds until a trouble of the same kind is logged again
+_TIDY_EVERY = 5.0
+_UNTHINNED = ("proxy", "asgi", "file")  # taps that decide at a request's head, and files, which are to be read whole
+VectorsOf = dict[str, NDArray[np.float32]]
 
 
 class Pipeline:
@@ -41,48 +48,47 @@ class Pipeline:
 
     def __init__(self, config: EvaluateConfig, starting: Callable[[str], None] = lambda _: None) -> None:
         self._config = config
-        self._decoders = Decoders(config)
+        self._decoder = Decoder(Defaults(config.model, config.endpoint, config.identity()), config.session_header)
+        self._sampler = Sampler.of(config)
         self._redactor = Redactor(config.redaction)
         self._checks = build(config.checks)
-        if config.embedder != "none":
-            starting(f"embedder {config.embedder}")
+        starting(f"embedder {config.embedder}")
         self._embedder = embedder(config.embedder, config.embedder_dir, config.scorer_threads)
-        self._store = (
-            Store(config.store_path, config.store_max_age, config.store_max_size) if config.store_path else None
-        )
+        self._digest = self._embedder.digest if self._embedder is not None else ""
+        self._baseline = manifest.load(config.baseline) if config.baseline is not None else None
+        self._mismatch = manifest.mismatch(self._baseline, self._embedder) if self._baseline is not None else ""
+        if self._mismatch:
+            log.error("baseline.unusable", cause=self._mismatch, effect="nothing is compared with it")
+        self._store = Store(config.store_path, config.store_max_age, config.store_max_size) if config.store_path else None
+        self._events = EvaluationEvents(config.otlp, config.resource()) if config.otlp is not None else None
         self._sessions = Sessions()
-        self._events = _events(config)
         self._ledger = Ledger(config)
         self._said: dict[str, float] = {}
+        self._tidied = 0.0
 
     @property
     def about(self) -> dict[str, str]:
         """What it works with, for the log and the status page."""
-        return {"embedder": self._embedder.name if self._embedder else "none", "store": self._config.store}
+        return {"embedder": self._embedder.name if self._embedder is not None else "none", "store": self._config.store}
 
     def score(self, batch: Sequence[Envelope], breathe: Callable[[], None] = lambda: None) -> None:
-        """Work off one batch; nothing is raised. `breathe` is called between samples."""
-        samples = []
+        """Work off one batch; nothing is raised. `breathe` is called between its parts."""
         with self._ledger.stage("decode"):
-            for envelope in batch:
-                for observation in self._decoded(envelope):
-                    if isinstance(observation, Sample):
-                        samples.append(self._placed(observation))
-                    else:
-                        self._note(observation)
+            samples = list(self._samples(batch))
         with self._ledger.stage("redact"):
-            samples = [redacted for sample in samples for redacted in self._guarded(self._redactor.sample, sample)]
+            samples = list(self._survivors(self._redactor.sample, samples))
+        breathe()
         with self._ledger.stage("embed"):
             vectors = self._embedded(samples)
         breathe()
-        scored = []
-        for sample, found in zip(samples, vectors, strict=True):
-            with self._ledger.stage("check"):
-                scored += self._guarded(lambda sample, found=found: self._checked(sample, found), sample)
-            breathe()
+        with self._ledger.stage("check"):
+            pairs = zip(samples, vectors, strict=True)
+            scored = list(self._survivors(lambda pair: self._checked(*pair), pairs, of=lambda pair: pair[0]))
+        breathe()
         if self._store is not None:
             with self._ledger.stage("store"):
                 self._store.add(scored)
+                self._tidy(self._store)
         if self._events is not None:
             with self._ledger.stage("export"):
                 for each in scored:
@@ -90,11 +96,29 @@ class Pipeline:
 
     def readings(self) -> Readings:
         """What is to be shown."""
-        for turns, sample in self._sessions.ended():
-            self._ledger.session_ended(turns, sample)
-        return self._ledger.readings(
-            redactions=self._redactor.counts, embedder=self._embedder, store=self._store, events=self._events
-        )
+        for ended in self._sessions.ended():
+            self._ledger.session_ended(ended)
+        now = Collected()
+        if self._embedder is not None:
+            now.add("palegreen_embedder_info", 1, self._embedder.name, self._digest)
+        if self._baseline is not None:
+            labels = (self._config.model, *self._config.common())
+            now.add("palegreen_baseline_mismatch", bool(self._mismatch), *labels)
+        for kind, times in self._redactor.counts.items():
+            now.add("palegreen_redactions_total", times, kind)
+        for check, times in self._checks.errors.items():
+            now.add("palegreen_check_errors_total", times, check)
+        if self._store is not None:
+            counts = self._store.counts()
+            now.add("palegreen_store_bytes", counts.bytes)
+            if counts.samples is not None:
+                now.add("palegreen_store_samples", counts.samples)
+            for reason, lost in counts.lost.items():
+                now.add("palegreen_store_errors_total", lost, reason)
+        if self._events is not None:
+            for result, times in self._events.counts().items():
+                now.add("palegreen_otlp_exported_total", times, "events", result)
+        return self._ledger.readings(now)
 
     def close(self) -> None:
         """Write what is held."""
@@ -103,67 +127,91 @@ class Pipeline:
         if self._events is not None:
             self._events.close()
 
-    def _decoded(self, envelope: Envelope) -> list[Observation]:
-        tap = str(envelope.meta.get("tap", ""))
-        try:
-            return self._decoders.decode(envelope)
-        except WireError as refused:
-            self._lost(tap, "undecodable", str(refused))
-        except Exception as defect:  # noqa: BLE001 - one record must not end the scorer
-            self._lost(tap, "scorer_error", repr(type(defect)), exc_info=True)
-        return []
+    def _samples(self, batch: Iterable[Envelope]) -> Iterator[Sample]:
+        for observation in self._observations(batch):
+            if isinstance(observation, Sample):
+                if self._is_wanted(observation):
+                    yield observation
+            elif isinstance(observation, Step):
+                self._ledger.step(observation)
+            else:
+                self._note(observation)
 
-    def _placed(self, sample: Sample) -> Sample:
-        """With what the configuration knows of where it is from."""
-        sample.model = sample.model or self._config.model
-        sample.endpoint = sample.endpoint or self._config.endpoint
-        sample.replica = sample.replica or self._config.identity()
-        return sample
+    def _observations(self, batch: Iterable[Envelope]) -> Iterator[Observation]:
+        for envelope in batch:
+            tap = str(envelope.meta.get("tap", ""))
+            try:
+                yield from self._decoder.decode(envelope)
+            except WireError as refused:
+                self._lost(tap, "undecodable", str(refused))
+            except Exception as defect:  # noqa: BLE001 - one record must not end the scorer
+                self._lost(tap, "scorer_error", type(defect).__name__)
+        yield from self._decoder.due()
+        for _ in range(self._decoder.undecodable()):
+            self._lost("kserve", "undecodable", "a call whose request or response cannot be read")
 
-    def _note(self, observation: Step | Feedback) -> None:
-        if isinstance(observation, Step):
-            self._ledger.step(observation)
-        else:
-            found = self._store.attach_feedback(observation.response_id, observation.kind) if self._store else None
-            self._ledger.feedback(observation.kind, found)
+    def _is_wanted(self, sample: Sample) -> bool:
+        """Whether a sample is scored: what comes in batches can be thinned only here."""
+        if sample.tap in _UNTHINNED:
+            return True
+        failed = sample.ended == "error" or (sample.status or 0) >= 400
+        if failed and self._sampler.keep_errors:
+            sample.sampled = "kept"
+            return True
+        decision = self._sampler.decide(sample.session)
+        if decision.reason is not None:
+            self._ledger.unsampled(sample.tap, decision.reason)
+        return decision.sampled is not None
 
-    def _embedded(self, samples: Sequence[Sample]) -> list[dict[str, NDArray[np.float32]]]:
+    def _note(self, feedback: Feedback) -> None:
+        found = self._store.attach_feedback(feedback.response_id, feedback.kind) if self._store is not None else None
+        self._ledger.feedback(feedback.kind, (found.model, found.endpoint, found.replica) if found else None)
+
+    def _embedded(self, samples: Sequence[Sample]) -> list[VectorsOf]:
         """Unit vectors of each sample's response, prompt and contexts (their mean), as far as there are such."""
-        if self._embedder is None or not samples:
+        if self._embedder is None:
             return [{} for _ in samples]
         texts: list[str] = []
         places: list[dict[str, slice]] = []
         for sample in samples:
             place = {}
-            for part, these in (
-                ("response", [sample.response]),
-                ("prompt", [sample.prompt]),
-                ("context", sample.contexts[:_CONTEXTS]),
-            ):
-                these = [text for text in these if text.strip()]
-                if these:
-                    place[part] = slice(len(texts), len(texts) + len(these))
-                    texts += these
+            contexts = sample.contexts[:_CONTEXTS]
+            for part, said in (("response", [sample.response]), ("prompt", [sample.prompt]), ("context", contexts)):
+                said = [text for text in said if text.strip()]
+                if said:
+                    place[part] = slice(len(texts), len(texts) + len(said))
+                    texts += said
             places.append(place)
         try:
             rows = self._embedder.embed(texts)
-        except Exception:  # noqa: BLE001 - the other checks go on
-            self._say("embed", "scorer.not_embedded", samples=len(samples), exc_info=True)
+        except Exception as defect:  # noqa: BLE001 - the other checks go on
+            self._say("embed", "scorer.not_embedded", samples=len(samples), cause=type(defect).__name__)
             return [{} for _ in samples]
         return [{part: _mean(rows[where]) for part, where in place.items()} for place in places]
 
-    def _checked(self, sample: Sample, vectors: Mapping[str, NDArray[np.float32]]) -> Scored:
-        outcomes: dict[str, Outcome | None] = self._checks.run(View(sample, vectors, self._checks.settings))
-        signals = self._sessions.observe(sample, vectors.get("prompt"))
-        scored = Scored(sample, outcomes)
-        self._ledger.sample(scored, signals)
+    def _checked(self, sample: Sample, vectors: VectorsOf) -> Scored:
+        compared = self._baseline is not None and not self._mismatch
+        view = View(sample, vectors, self._baseline.quantiles if self._baseline is not None and compared else None)
+        scored = Scored(sample, self._checks.run(view), self._digest)
+        self._ledger.sample(scored)
+        self._ledger.session(sample, self._sessions.observe(sample, vectors.get("prompt")))
         return scored
 
-    def _guarded(self, function: Callable[[Sample], Any], sample: Sample) -> Iterator[Any]:
-        try:
-            yield function(sample)
-        except Exception as defect:  # noqa: BLE001 - one sample must not end the scorer
-            self._lost(sample.tap, "scorer_error", repr(type(defect)), exc_info=True)
+    def _survivors(
+        self, work: Callable[[Any], T], items: Iterable[Any], of: Callable[[Any], Sample] = lambda item: item
+    ) -> Iterator[T]:
+        """Results of those for which the work succeeds; one sample must not end the scorer."""
+        for item in items:
+            try:
+                yield work(item)
+            except Exception as defect:  # noqa: BLE001
+                self._lost(of(item).tap, "scorer_error", type(defect).__name__, exc_info=True)
+
+    def _tidy(self, store: Store) -> None:
+        now = time.monotonic()
+        if now - self._tidied >= _TIDY_EVERY:
+            self._tidied = now
+            store.expire()
 
     def _lost(self, tap: str, reason: str, cause: str, **more: Any) -> None:
         self._ledger.lost(tap, reason)
@@ -177,15 +225,8 @@ class Pipeline:
 
 
 def _mean(rows: Vectors) -> NDArray[np.float32]:
-    mean = rows.mean(axis=0)
+    if len(rows) == 1:
+        return rows[0]
+    mean: NDArray[np.float32] = rows.mean(axis=0)
     length = float(np.linalg.norm(mean))
-    return mean / length if length > 0 else mean
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
-
-
-def _events(config: EvaluateConfig) -> Any:
-    return None
+    return mean / np.float32(length) if length > 0 else mean

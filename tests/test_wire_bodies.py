@@ -22,7 +22,7 @@ from support.wire import ASKED, CAPTURES, captured, delta, envelope, sample, sam
 
 from palegreen.evaluators.envelope import Envelope
 from palegreen.evaluators.wire.body import MAX_DECODED
-from palegreen.evaluators.wire.decode import decode
+from palegreen.evaluators.wire.decode import Decoder
 from palegreen.evaluators.wire.defaults import Defaults
 from palegreen.evaluators.wire.errors import WireError
 from palegreen.evaluators.wire.jsontext import recovered
@@ -156,7 +156,7 @@ def test_what_is_no_json_is_one_clear_line(request_: Any, response: bytes, probl
     meta = Envelope({"tap": "t", "kind": "http", "path": "/v1/chat/completions", "status": 200}, [])
     asked = request_ if isinstance(request_, bytes) else json.dumps(request_).encode()
     with pytest.raises(WireError) as refused:
-        decode(meta._replace(parts=[asked, response]), Defaults())
+        Decoder(Defaults()).decode(meta._replace(parts=[asked, response]))
     assert str(refused.value) == problem
 
 
@@ -372,5 +372,5 @@ def test_json_of_any_shape_raises_nothing_else(meta: dict[str, Any], request: An
 )
 def test_an_envelope_that_is_none_is_one_clear_line(meta: dict[str, Any], parts: list[bytes], problem: str) -> None:
     with pytest.raises(WireError) as refused:
-        decode(Envelope(meta, parts), Defaults())
+        Decoder(Defaults()).decode(Envelope(meta, parts))
     assert str(refused.value).startswith(problem)

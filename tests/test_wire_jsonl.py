@@ -15,7 +15,7 @@ from support.wire import captured, samples
 
 from palegreen.evaluators.envelope import Envelope
 from palegreen.evaluators.sample import Ended, Sample
-from palegreen.evaluators.wire.decode import decode
+from palegreen.evaluators.wire.decode import Decoder
 from palegreen.evaluators.wire.defaults import Defaults
 from palegreen.evaluators.wire.errors import WireError
 from palegreen.evaluators.wire.jsonl import read, write
@@ -207,16 +207,16 @@ def test_a_sample_that_no_writer_takes_is_one_clear_line() -> None:
 def test_a_line_of_a_file_is_a_sample_with_what_the_evaluator_knows() -> None:
     meta = {"tap": "file", "kind": "jsonl", "file": "s.jsonl", "line": 4, "time": 9.0}
     defaults = Defaults("m", "api", "host:1")
-    assert decode(Envelope(meta, [b'{"response": "x"}\n']), defaults) == [
+    assert Decoder(defaults).decode(Envelope(meta, [b'{"response": "x"}\n'])) == [
         Sample(response="x", time=9.0, model="m", endpoint="api", replica="host:1", tap="file")
     ]
     theirs = {"response": "x", "time": 1.0, "model": "n", "endpoint": "e", "replica": "r", "tap": "proxy"}
-    assert decode(Envelope(meta, [orjson.dumps(theirs)]), defaults) == [
+    assert Decoder(defaults).decode(Envelope(meta, [orjson.dumps(theirs)])) == [
         Sample(response="x", time=1.0, model="n", endpoint="e", replica="r", tap="file")
     ]
-    assert decode(Envelope(meta, [b"  \n"]), defaults) == []
+    assert Decoder(defaults).decode(Envelope(meta, [b"  \n"])) == []
     with pytest.raises(WireError, match=r"^s\.jsonl:4: response: is missing"):
-        decode(Envelope(meta, [b"{}"]), defaults)
+        Decoder(defaults).decode(Envelope(meta, [b"{}"]))
 
 
 JSON = st.recursive(

@@ -8,7 +8,7 @@ from typing import Any
 
 from palegreen.evaluators.envelope import Envelope
 from palegreen.evaluators.sample import Sample
-from palegreen.evaluators.wire.decode import decode
+from palegreen.evaluators.wire.decode import Decoder
 from palegreen.evaluators.wire.defaults import Defaults
 
 CAPTURES = Path(__file__).parent.parent / "captures" / "wire"
@@ -52,7 +52,7 @@ def delta(content: str | None = None, finish_reason: str | None = None, index: i
 
 def samples(given: Envelope, defaults: Defaults | None = None) -> list[Sample]:
     """What it decodes to, all of them samples."""
-    found = decode(given, defaults or Defaults())
+    found = Decoder(defaults or Defaults()).decode(given)
     assert all(isinstance(one, Sample) for one in found)
     return [one for one in found if isinstance(one, Sample)]
 

@@ -1,0 +1,1 @@
+"""Baselines: what the responses of a model that is well look like."""
