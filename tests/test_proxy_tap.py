@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import logging
 import socket
@@ -162,6 +163,20 @@ def test_an_upstream_that_is_not_there_is_a_502_that_is_held_as_an_error(sampler
         meta, _ = until(lambda: proxy.envelopes)[0]
         assert (meta["status"], meta["ended"]) == (502, "error")
         assert proxy.metric(f'{REQUESTS}{{code="none",ended="error"}}') == 1
+
+
+def test_an_upstream_that_cannot_be_reached_in_time_is_a_504(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("palegreen.evaluators.taps.upstream.CONNECT_SECONDS", 0.05)
+    with contextlib.ExitStack() as stack:
+        deaf = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):  # more than its backlog takes: further ones get no answer at all
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(deaf.getsockname())
+        proxy = stack.enter_context(proxied(f"http://127.0.0.1:{deaf.getsockname()[1]}"))
+        response = proxy.pipelined(post(), 10_000)
+        assert response.startswith(b"HTTP/1.1 504 Gateway Timeout\r\n")
+        assert b"no connection to upstream within 0.05 s" in response
 
 
 def test_an_upstream_that_closes_without_a_response_is_a_502() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from palegreen.evaluators.config import EvaluateConfig
 from palegreen.evaluators.envelope import Envelope, Meta
@@ -38,10 +38,11 @@ BUCKETS = {
     "palegreen_proxy_request_duration_seconds": _SECONDS,
 }
 
-_REQUEST_HEADERS = frozenset({"content-type", "content-encoding", "x-request-id", "traceparent", "user-agent"})
-_RESPONSE_HEADERS = frozenset({"content-type", "content-encoding", "x-request-id"})
-_OWN_HEADERS = "x-palegreen-"
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
+_REQUEST_HEADERS = frozenset({b"content-type", b"content-encoding", b"x-request-id", b"traceparent", b"user-agent"})
+_RESPONSE_HEADERS = frozenset({b"content-type", b"content-encoding", b"x-request-id"})
+_OWN_HEADERS = b"x-palegreen-"
+_SECRET_HEADERS = frozenset({b"authorization", b"proxy-authorization", b"cookie"})
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
 _STREAMS = ("text/event-stream", "application/x-ndjson", "application/jsonl")
 
 ARRIVALS = 8
@@ -95,12 +96,21 @@ class Tap:
         self.sampler = sampler
         self.put = put
         self.tally = tally
-        self.session_header = config.session_header.lower()
-        self.keep_header = config.keep_header.lower()
+        self.session_header = config.session_header.lower().encode()
+        self.keep_header = config.keep_header.lower().encode()
+        self.request_headers = (_REQUEST_HEADERS | {self.session_header, self.keep_header}) - _SECRET_HEADERS
         self.body_limit = config.body_limit
         self.memory_limit = config.queue_limit
         self.memory = 0
         self._defects_quiet_until = 0.0
+
+    def begin(self, request: Request, began: float) -> Exchange | None:
+        """The exchange of a request whose first byte came at `began`; None where observing it fails."""
+        try:
+            return Exchange(self, request, began)
+        except Exception as error:  # noqa: BLE001  # nothing of the tap's may break the relay
+            self.defect(error)
+            return None
 
     def dropped(self, reason: str) -> None:
         """Count a record that is lost."""
@@ -143,12 +153,12 @@ class Exchange:
         self._held_request: Held | None = None
         self._held_response: Held | None = None
         self._dropped = False
-        self._headers = _decoded(request.fields)
+        self._trace = _TRACEPARENT.match(request.fields.get(b"traceparent", b""))
         self._tapped = request.method == b"POST" and request.target.partition(b"?")[0].endswith(INFERENCE_PATHS)
         if self._tapped:
             tap.tally.count("palegreen_tap_received_total", TAP)
-            session = self._headers.get(tap.session_header, "")
-            self._sampled, self._reason = tap.sampler.decide(session, tagged=tap.keep_header in self._headers)
+            tagged = tap.keep_header in request.fields
+            self._sampled, self._reason = tap.sampler.decide(self._session, tagged=tagged)
             if self._sampled is not None:
                 self._held_request = Held(tap.body_limit)
                 self._held_response = Held(tap.body_limit)
@@ -231,7 +241,7 @@ class Exchange:
 
     def _envelope(self, ended: Ended, duration: float, answered: int | None) -> Envelope:
         request, response = self._held_request, self._held_response
-        headers = _decoded(self._response.fields) if self._response is not None else {}
+        answer = self._response.fields if self._response is not None else {}
         arrivals = self._arrivals
         if self._last_arrival and self._last_arrival is not arrivals[-1]:
             arrivals = [*arrivals, self._last_arrival]
@@ -242,12 +252,12 @@ class Exchange:
             "sampled": self._sampled or "kept",
             "method": self._request.method.decode("latin-1"),
             "path": self._request.target.decode("latin-1"),
-            "request_headers": {k: v for k, v in self._headers.items() if self._tells(k)},
-            "response_headers": {k: v for k, v in headers.items() if k in _RESPONSE_HEADERS},
+            "request_headers": _decoded(self._request.fields, self._tap.request_headers, _OWN_HEADERS),
+            "response_headers": _decoded(answer, _RESPONSE_HEADERS),
             "arrivals": arrivals,
             "duration": duration,
             "ended": ended,
-            "session": self._headers.get(self._tap.session_header, ""),
+            "session": self._session,
             "request_truncated": request is None or request.truncated,
             "response_truncated": response is None or response.truncated,
         }
@@ -256,23 +266,24 @@ class Exchange:
             meta["status"] = status
         return Envelope(dict(meta), [held.joined() if held is not None else b"" for held in (request, response)])
 
-    def _tells(self, header: str) -> bool:
-        return (
-            header in _REQUEST_HEADERS
-            or header.startswith(_OWN_HEADERS)
-            or header in (self._tap.session_header, self._tap.keep_header)
-        )
+    @property
+    def _session(self) -> str:
+        return self._request.fields.get(self._tap.session_header, b"").decode("latin-1")
 
     def _exemplar(self, value: float) -> Exemplar | None:
-        match = _TRACEPARENT.match(self._headers.get("traceparent", ""))
-        return Exemplar(match[1], value, time.time()) if match else None
+        return Exemplar(self._trace[1].decode(), value, time.time()) if self._trace else None
 
 
-def _decoded(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in fields}
+def _decoded(fields: Mapping[bytes, bytes], wanted: frozenset[bytes], prefix: bytes = b"\0") -> dict[str, str]:
+    """Those that are wanted or begin with `prefix`."""
+    return {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in fields.items()
+        if name in wanted or name.startswith(prefix)
+    }
 
 
 def _is_lines(response: Response) -> bool:
     """Whether a part of the body's end can be read without what was before it."""
-    kind = response.get(b"content-type").decode("latin-1").partition(";")[0].strip().lower()
-    return kind in _STREAMS and not response.get(b"content-encoding")
+    kind = response.fields.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
+    return kind in _STREAMS and b"content-encoding" not in response.fields

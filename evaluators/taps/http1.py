@@ -43,16 +43,12 @@ class _Head:
 
     raw: bytes
     minor: int
-    fields: list[tuple[bytes, bytes]]  # names in lower case
-
-    def get(self, name: bytes) -> bytes:
-        """Value of a field, several joined by commas; empty without one."""
-        return b", ".join([value for each, value in self.fields if each == name])
+    fields: dict[bytes, bytes]  # names in lower case; values of repeated ones joined by commas
 
     @property
     def closes(self) -> bool:
         """Whether the sender means this message to be the connection's last."""
-        options = {option.strip() for option in self.get(b"connection").lower().split(b",")}
+        options = [option.strip() for option in self.fields.get(b"connection", b"").lower().split(b",")]
         return b"close" in options or (self.minor == 0 and b"keep-alive" not in options)
 
 
@@ -62,7 +58,7 @@ class Request(_Head):
 
     raw: bytes
     minor: int
-    fields: list[tuple[bytes, bytes]]
+    fields: dict[bytes, bytes]
     method: bytes
     target: bytes
 
@@ -73,7 +69,7 @@ class Response(_Head):
 
     raw: bytes
     minor: int
-    fields: list[tuple[bytes, bytes]]
+    fields: dict[bytes, bytes]
     status: int
 
 
@@ -133,7 +129,7 @@ def parse_request(raw: bytes) -> Request:
             raise MalformedError("a version other than HTTP/1.x", 505)
         raise MalformedError("the request line is not METHOD TARGET HTTP/1.1")
     request = Request(raw, int(line[3]), _fields(raw, line.end()), line[1], line[2])
-    if sum(name == b"host" for name, _ in request.fields) > 1:
+    if b"," in request.fields.get(b"host", b""):  # which no host has
         raise MalformedError("more than one Host")
     return request
 
@@ -146,11 +142,15 @@ def parse_response(raw: bytes) -> Response:
     return Response(raw, int(line[1]), _fields(raw, line.end()), int(line[2]))
 
 
-def _fields(raw: bytes, at: int) -> list[tuple[bytes, bytes]]:
+def _fields(raw: bytes, at: int) -> dict[bytes, bytes]:
     if _FIELDS.fullmatch(raw, at) is None:
         raise MalformedError("a field is not NAME: VALUE")
-    pairs = (line.partition(b":") for line in raw[at:-4].split(b"\r\n") if line)
-    return [(name.lower(), value.strip(b" \t")) for name, _, value in pairs]
+    fields: dict[bytes, bytes] = {}
+    for line in raw[at:-4].split(b"\r\n") if len(raw) > at + 2 else ():
+        name, _, value = line.partition(b":")
+        name, value = name.lower(), value.strip(b" \t")
+        fields[name] = fields[name] + b", " + value if name in fields else value
+    return fields
 
 
 class Sized:
@@ -251,18 +251,15 @@ def response_body(head: Response, method: bytes) -> Body:
 
 
 def _framed(head: Request | Response) -> Body | None:
-    coding, lengths = (
-        head.get(b"transfer-encoding"),
-        [value for name, value in head.fields if name == b"content-length"],
-    )
-    if coding or any(name == b"transfer-encoding" for name, _ in head.fields):
-        if lengths:
+    coding, length = head.fields.get(b"transfer-encoding"), head.fields.get(b"content-length")
+    if coding is not None:
+        if length is not None:
             raise MalformedError("both Content-Length and Transfer-Encoding")
         if coding.lower() != b"chunked" or head.minor == 0:
             raise MalformedError("a Transfer-Encoding other than chunked, or in HTTP/1.0", 501)
         return Chunked()
-    if not lengths:
+    if length is None:
         return None
-    if len(lengths) > 1 or _LENGTH.fullmatch(lengths[0]) is None:
+    if _LENGTH.fullmatch(length) is None:
         raise MalformedError("Content-Length is not one number")
-    return Sized(int(lengths[0]))
+    return Sized(int(length))

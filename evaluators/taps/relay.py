@@ -21,20 +21,9 @@ from dataclasses import dataclass, field
 from typing import Concatenate, ParamSpec, cast
 
 from palegreen.evaluators.sample import Ended
+from palegreen.evaluators.taps import http1
 from palegreen.evaluators.taps.exchange import Exchange, Tap
-from palegreen.evaluators.taps.http1 import (
-    Body,
-    MalformedError,
-    Request,
-    Response,
-    UntilClose,
-    parse_request,
-    parse_response,
-    request_body,
-    request_heads,
-    response_body,
-    response_heads,
-)
+from palegreen.evaluators.taps.http1 import Body, MalformedError, Request, Response, UntilClose
 from palegreen.evaluators.taps.refusal import refusal
 from palegreen.evaluators.taps.upstream import Target, Upstream, tuned
 
@@ -79,14 +68,14 @@ class Relay(asyncio.Protocol):
         self._upstream: Upstream | None = None
         self._turn: _Turn | None = None
         self._exchange: Exchange | None = None
-        # Requests: the part of one that is being read, what waits behind it, and whether all passes unread.
-        self._heads = request_heads()
+        # Requests: what is being read, what waits behind it, whether all passes unread
+        self._heads = http1.request_heads()
         self._began = 0.0
         self._body: Body | None = None
         self._held = b""
         self._requests_pass = False
         # Responses
-        self._response_heads = response_heads()
+        self._response_heads = http1.response_heads()
         self._response_body: Body | None = None
         self._responses_pass = False
 
@@ -156,8 +145,12 @@ class Relay(asyncio.Protocol):
     # Requests
 
     def _requests(self, data: bytes) -> None:
+        """Send what is whole or part of the turn's request, and only then look at what it is."""
         out: list[bytes] = []
-        at = 0
+        content: list[bytes] | None = [] if self._exchange is not None and self._exchange.holds_request else None
+        begun: Request | None = None
+        broken: MalformedError | None = None
+        at = start = 0
         try:
             while at < len(data):
                 if self._body is None:
@@ -169,46 +162,40 @@ class Relay(asyncio.Protocol):
                     raw, at = self._heads.take(data, at)
                     if raw is None:
                         break
-                    request = parse_request(raw)
-                    if request.method == b"CONNECT":
-                        raise MalformedError("CONNECT is not supported", 501)
-                    self._body = request_body(request)
-                    self._begin(request)
-                    out.append(self._shared.target.addressed(request))
-                at = self._read_body(self._body, data, at, out)
+                    begun, content = http1.parse_request(raw), []
+                    self._body = self._begin(begun)
+                    out.append(self._shared.target.addressed(begun))
+                start = at
+                at = self._body.feed(data, at, content)
+                out.append(data[start:at])
+                if self._body.done:
+                    self._body = None
+                    if self._turn is not None:
+                        self._turn.sent = True
         except MalformedError as problem:
             if self._body is None:
                 self._refuse(problem)
                 return
-            self._requests_pass = True
-            self._lose_track("a request's body", problem)
-            out.append(data[at:])
+            self._requests_pass, broken = True, problem
+            out.append(data[start:])
         if out:
             self._to_upstream(b"".join(out))
+        if begun is not None and not self._responses_pass:
+            self._exchange = self._shared.tap.begin(begun, self._began)
+        if content:
+            self._tell(Exchange.request_content, content)
+        if broken is not None:
+            self._lose_track("a request's body", broken)
         if self._turn is not None and self._turn.over and self._turn.sent:
             self._next()
 
-    def _begin(self, request: Request) -> None:
+    def _begin(self, request: Request) -> Body:
+        if request.method == b"CONNECT":
+            raise MalformedError("CONNECT is not supported", 501)
+        body = http1.request_body(request)
         self._finish("complete")  # one whose response is no longer read has no other end
         self._turn = _Turn(request.method, request.closes, reused=self._upstream is not None)
-        if not self._responses_pass:
-            try:
-                self._exchange = Exchange(self._shared.tap, request, self._began)
-            except Exception as error:  # noqa: BLE001  # nothing of the tap's may break the relay
-                self._shared.tap.defect(error)
-
-    def _read_body(self, body: Body, data: bytes, at: int, out: list[bytes]) -> int:
-        content: list[bytes] | None = [] if self._exchange is not None and self._exchange.holds_request else None
-        end = body.feed(data, at, content)
-        if end > at:
-            out.append(data[at:end])
-        if content:
-            self._tell(Exchange.request_content, content)
-        if body.done:
-            self._body = None
-            if self._turn is not None:
-                self._turn.sent = True
-        return end
+        return body
 
     def _refuse(self, problem: MalformedError) -> None:
         if not self._responses_pass:
@@ -218,7 +205,7 @@ class Relay(asyncio.Protocol):
 
     def _to_upstream(self, data: bytes) -> None:
         if self._upstream is None:
-            self._response_heads = response_heads()
+            self._response_heads = http1.response_heads()
             self._upstream = Upstream(self._shared.target, self)
             self._upstream.pause(self._client_is_full)
         self._upstream.write(data)
@@ -305,13 +292,13 @@ class Relay(asyncio.Protocol):
                 raw, at = self._response_heads.take(data, at)
                 if raw is None:
                     return False
-                head = parse_response(raw)
+                head = http1.parse_response(raw)
                 if head.status == 101:
                     self._switch(head, now)
                     return False
                 if head.status < 200:
                     continue
-                self._response_body = response_body(head, turn.method)
+                self._response_body = http1.response_body(head, turn.method)
                 turn.last = turn.last or head.closes
                 self._tell(Exchange.responded, head, now)
             content: list[bytes] | None = [] if exchange is not None and exchange.holds_response else None

@@ -11,6 +11,7 @@ from typing import Protocol, cast
 
 from palegreen.evaluators.taps.http1 import Request
 
+CONNECT_SECONDS = 10.0  # with TLS
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 
 
@@ -23,21 +24,22 @@ class Target:
     authority: bytes
     prefix: bytes = b""
     tls: ssl.SSLContext | None = None
-    connect_seconds: float = 10.0
 
     def addressed(self, request: Request) -> bytes:
         """The head that upstream gets of a request: with its own Host and path, else as it is."""
-        line, *lines = request.raw.split(b"\r\n")
-        place = request.target
+        place, raw = request.target, request.raw
         if place[:7].lower() == b"http://" or place[:8].lower() == b"https://":  # as for a forward proxy
             place = b"/" + b"".join(place.split(b"/", 3)[3:])
         if place.startswith(b"/"):
             place = self.prefix + place
-        host = b"Host: " + self.authority
-        fields = [host if each[:5].lower() == b"host:" else each for each in lines]
-        if host not in fields:
-            fields.insert(0, host)
-        return b"\r\n".join((request.method + b" " + place + line[line.rindex(b" ") :], *fields))
+        version = raw.index(b" HTTP/1.")
+        host = raw.lower().find(b"\r\nhost:")
+        if host < 0:  # HTTP/1.0 has none
+            host = after = raw.index(b"\r\n")
+        else:
+            after = raw.index(b"\r\n", host + 2)
+        own = b"\r\nHost: " + self.authority
+        return request.method + b" " + place + raw[version:host] + own + raw[after:]
 
 
 class Listener(Protocol):
@@ -108,12 +110,12 @@ class Upstream(asyncio.Protocol):
     async def _connect(self) -> None:
         target = self._target
         try:
-            async with asyncio.timeout(target.connect_seconds):
+            async with asyncio.timeout(CONNECT_SECONDS):
                 await asyncio.get_running_loop().create_connection(
                     lambda: self, target.host, target.port, ssl=target.tls
                 )
         except TimeoutError:
-            problem, timed_out = f"no connection to upstream within {target.connect_seconds:g} s", True
+            problem, timed_out = f"no connection to upstream within {CONNECT_SECONDS:g} s", True
         except (OSError, UnicodeError) as error:
             problem, timed_out = f"no connection to upstream: {_reason(error)}", False
         else:

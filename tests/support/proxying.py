@@ -156,7 +156,9 @@ class Running:
         self.envelopes: list[Envelope] = []
         self.tally = Tally(BUCKETS)
         self.proxy = Proxy(config, sampler, put or self.envelopes.append, self.tally)
+        self.failures: list[dict[str, Any]] = []  # exceptions that nobody caught
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(lambda _, context: self.failures.append(context))
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
         try:
@@ -234,6 +236,7 @@ def proxied(
         yield running
     finally:
         running.stop()
+    assert running.failures == []
 
 
 def everything(client: socket.socket) -> bytes:
