@@ -221,6 +221,13 @@ def test_a_client_that_half_closes_still_gets_its_response() -> None:
         assert until(lambda: proxy.envelopes)[0].meta["ended"] == "complete"
 
 
+def test_a_client_that_ends_inside_a_pipelined_head_gets_what_it_asked_for_and_the_end() -> None:
+    with Upstream(answering(ok(), ok())) as upstream, proxied(upstream.url) as proxy, proxy.connect() as client:
+        client.sendall(post() * 2 + b"GET / HT")
+        client.shutdown(socket.SHUT_WR)
+        assert everything(client) == ok() * 2
+
+
 @pytest.mark.parametrize("how", ["closes", "resets"])
 @pytest.mark.parametrize(
     "part",

@@ -259,7 +259,7 @@ def test_a_defect_of_the_tap_is_counted_and_logged_once_and_the_relay_goes_on(
 
     responses = [ok(b"%d" % n) for n in range(3)]
     with (
-        caplog.at_level(logging.ERROR),
+        caplog.at_level(logging.WARNING),
         Upstream(answering(*responses)) as upstream,
         proxied(
             upstream.url, sampler=Failing() if part == "sampler" else None, put=fail if part == "put" else None

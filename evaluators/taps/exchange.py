@@ -47,7 +47,7 @@ _STREAMS = ("text/event-stream", "application/x-ndjson", "application/jsonl")
 
 ARRIVALS = 8
 TAIL = 16 << 10
-_DEFECTS_EVERY = 60.0
+_COMPLAIN_EVERY = 60.0  # seconds
 
 
 class Held:
@@ -102,7 +102,7 @@ class Tap:
         self.body_limit = config.body_limit
         self.memory_limit = config.queue_limit
         self.memory = 0
-        self._defects_quiet_until = 0.0
+        self._quiet_until: dict[str, float] = {}
 
     def begin(self, request: Request, began: float) -> Exchange | None:
         """The exchange of a request whose first byte came at `began`; None where observing it fails."""
@@ -117,16 +117,18 @@ class Tap:
         self.tally.count("palegreen_tap_dropped_total", TAP, reason)
 
     def defect(self, error: Exception) -> None:
-        """Count a failure of the tap's own code, and log one a minute."""
+        """Count a failure of the tap's own code."""
         self.dropped("tap_error")
+        # Not its text, which might quote what it choked on.
+        kind, where = type(error).__name__, _place(error)
+        self.complain("proxy: the tap failed on an exchange, which was relayed: %s at %s", kind, where)
+
+    def complain(self, message: str, *details: object) -> None:
+        """Log a message, each at most once a minute."""
         now = time.monotonic()
-        if now >= self._defects_quiet_until:
-            self._defects_quiet_until = now + _DEFECTS_EVERY
-            # Not its text, which might quote what it choked on.
-            where = _place(error)
-            _log.error(
-                "the proxy's tap failed on an exchange, which was relayed: %s at %s", type(error).__name__, where
-            )
+        if now >= self._quiet_until.get(message, 0.0):
+            self._quiet_until[message] = now + _COMPLAIN_EVERY
+            _log.warning(message, *details)
 
 
 def _place(error: Exception) -> str:

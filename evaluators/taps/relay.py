@@ -14,7 +14,6 @@ that is malformed is relayed as it is, and only the observer gives up.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,13 +26,10 @@ from palegreen.evaluators.taps.http1 import Body, MalformedError, Request, Respo
 from palegreen.evaluators.taps.refusal import refusal
 from palegreen.evaluators.taps.upstream import Target, Upstream, tuned
 
-_log = logging.getLogger(__name__)
-
 P = ParamSpec("P")
 
 HOLD = 64 << 10  # bytes of requests that wait for upstream or for their turn before the client is no longer read
 LINGER_SECONDS = 2.0
-_COMPLAIN_EVERY = 60.0
 
 
 @dataclass(slots=True)
@@ -44,7 +40,6 @@ class Shared:
     tap: Tap
     relays: set[Relay] = field(default_factory=set)
     draining: bool = False
-    quiet_until: float = 0.0  # about an upstream that cannot be reached
 
 
 @dataclass(slots=True)
@@ -261,10 +256,8 @@ class Relay(asyncio.Protocol):
     def upstream_unreachable(self, problem: str, timed_out: bool) -> None:
         """There is nobody to relay to."""
         self._upstream = None
-        shared, now = self._shared, time.monotonic()
-        if now >= shared.quiet_until:
-            shared.quiet_until = now + _COMPLAIN_EVERY
-            _log.warning("proxy: %s (%s:%d)", problem, shared.target.host, shared.target.port)
+        target = self._shared.target
+        self._shared.tap.complain("proxy: %s (%s:%d)", problem, target.host, target.port)
         self._fail(504 if timed_out else 502, problem)
         self._close()
 
@@ -338,7 +331,7 @@ class Relay(asyncio.Protocol):
             self._close()
         elif held:
             self._requests(held)
-            if self._client_ended and not self._pass_end():
+            if self._client_ended and (self._idle or not self._pass_end()):
                 self._close()
         self.pace()
 
@@ -392,7 +385,7 @@ class Relay(asyncio.Protocol):
         self._exchange = None
 
     def _lose_track(self, where: str, problem: MalformedError) -> None:
-        _log.info("proxy: %s cannot be followed and is relayed unread: %s", where, problem)
+        self._shared.tap.complain("proxy: %s cannot be followed and is relayed unread: %s", where, problem)
         self._tell(Exchange.abandon, "undecodable")
 
     def _count_connections(self) -> None:

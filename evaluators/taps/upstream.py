@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import ssl
@@ -178,7 +179,7 @@ class Upstream(asyncio.Protocol):
 def tuned(transport: asyncio.Transport) -> None:
     """Bytes leave at once, and a peer that vanished without a word is noticed after two minutes."""
     connection = transport.get_extra_info("socket")
-    if connection is not None:
+    with contextlib.suppress(OSError):  # it may be closed already
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _KEEPALIVE:
