@@ -70,7 +70,7 @@ class Fixed(asyncio.Protocol):
 
     def _stream(self, parts: list[bytes]) -> None:
         self._transport.write(parts.pop(0))
-        if parts:
+        if parts and not self._transport.is_closing():
             asyncio.get_running_loop().call_soon(self._stream, parts)
 
 

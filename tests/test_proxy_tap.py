@@ -61,6 +61,16 @@ def test_an_exchange_becomes_an_envelope_with_what_a_decoder_needs_and_no_secret
     assert 0 < meta["arrivals"][-1][1] <= meta["duration"]
 
 
+def test_a_secret_that_names_the_session_is_held_only_as_its_hash() -> None:
+    keys = ("one", "two", "one")
+    with Upstream(answering(*[ok()] * 3)) as upstream, proxied(upstream.url, session_header="Authorization") as proxy:
+        requests = b"".join(post(b"{}", CHAT, f"Authorization: Bearer secret-{key}") for key in keys)
+        proxy.pipelined(requests, 3 * len(ok()))
+        sessions = [each.meta["session"] for each in until(lambda: len(proxy.envelopes) == 3 and proxy.envelopes)]
+        assert "secret" not in repr(proxy.envelopes)
+    assert sessions[0] == sessions[2] != sessions[1] != ""
+
+
 def test_requests_are_counted_and_timed_with_the_trace_as_exemplar() -> None:
     with Upstream(answering(ok(), ok())) as upstream, proxied(upstream.url) as proxy, proxy.connect() as client:
         for request in (post(b"{}", CHAT, f"traceparent: 00-{TRACE}-00f067aa0ba902b7-01"), get("/health")):

@@ -6,6 +6,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import blake2b
 
 from palegreen.evaluators.config import EvaluateConfig
 from palegreen.evaluators.envelope import Envelope, Meta
@@ -270,7 +271,10 @@ class Exchange:
 
     @property
     def _session(self) -> str:
-        return self._request.fields.get(self._tap.session_header, b"").decode("latin-1")
+        value = self._request.fields.get(self._tap.session_header, b"")
+        if value and self._tap.session_header in _SECRET_HEADERS:
+            return blake2b(value, digest_size=16).hexdigest()
+        return value.decode("latin-1")
 
     def _exemplar(self, value: float) -> Exemplar | None:
         return Exemplar(self._trace[1].decode(), value, time.time()) if self._trace else None
