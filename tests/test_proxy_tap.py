@@ -284,6 +284,18 @@ def test_a_defect_of_the_tap_is_counted_and_logged_once_and_the_relay_goes_on(
     assert "secret" not in caplog.text
 
 
+def test_a_defect_in_reading_responses_only_ends_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: bytes) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("palegreen.evaluators.taps.http1.parse_response", fail)
+    responses = [ok(b"%d" % n) for n in range(3)]
+    with Upstream(answering(*responses)) as upstream, proxied(upstream.url) as proxy:
+        assert proxy.pipelined(post() * 3, len(b"".join(responses))) == b"".join(responses)
+        assert proxy.metric(f'{DROPPED}{{tap="proxy",reason="tap_error"}}') == 1
+    assert proxy.envelopes == []
+
+
 @settings(max_examples=40)
 @given(request_bytes=st.binary(max_size=200) | st.just(post()), response=st.binary(min_size=1, max_size=300))
 def test_whatever_either_side_sends_the_client_gets_upstreams_bytes_and_the_proxy_lives(

@@ -239,7 +239,9 @@ Body = Sized | Chunked | UntilClose
 
 
 def request_body(head: Request) -> Body:
-    """How the body of a request is framed. Raises MalformedError."""
+    """How the body of a request is framed. Raises MalformedError, also for CONNECT, which has no end."""
+    if head.method == b"CONNECT":
+        raise MalformedError("CONNECT is not supported", 501)
     return _framed(head) or Sized(0)
 
 

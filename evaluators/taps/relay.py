@@ -73,9 +73,8 @@ class Relay(asyncio.Protocol):
         self._response_heads = http1.response_heads()
         self._response_body: Body | None = None
         self._responses_pass = False
-
-        self._client_ended = self._upstream_ended = False
-        self._client_is_full = False
+        # Flow and ends
+        self._client_ended = self._upstream_ended = self._client_is_full = False
         self._lingering: asyncio.TimerHandle | None = None
 
     # The client's connection
@@ -134,7 +133,7 @@ class Relay(asyncio.Protocol):
             self._close()
 
     def abort(self) -> None:
-        """Close now."""
+        """Close at once."""
         self._client.abort()
 
     # Requests
@@ -185,8 +184,6 @@ class Relay(asyncio.Protocol):
             self._next()
 
     def _begin(self, request: Request) -> Body:
-        if request.method == b"CONNECT":
-            raise MalformedError("CONNECT is not supported", 501)
         body = http1.request_body(request)
         self._finish("complete")  # one whose response is no longer read has no other end
         self._turn = _Turn(request.method, request.closes, reused=self._upstream is not None)
@@ -212,6 +209,7 @@ class Relay(asyncio.Protocol):
         self._client.write(data)
         if self._responses_pass:
             return
+        over = False
         try:
             over = self._responses(data)
         except MalformedError as problem:
@@ -219,10 +217,11 @@ class Relay(asyncio.Protocol):
             self._lose_track("a response", problem)
         except Exception as error:  # noqa: BLE001  # nothing of the observer's may break the relay
             self._responses_pass = True
-            self._shared.tap.defect(error)
-        else:
-            if over:
-                self._response_is_over()
+            self._tap_failed(error)
+        if over:
+            self._response_is_over()
+        elif self._responses_pass:
+            self._go_on()
 
     def upstream_ended(self) -> bool:
         """Half-closed: only passed on where both sides talk as they like."""
@@ -256,8 +255,7 @@ class Relay(asyncio.Protocol):
     def upstream_unreachable(self, problem: str, timed_out: bool) -> None:
         """There is nobody to relay to."""
         self._upstream = None
-        target = self._shared.target
-        self._shared.tap.complain("proxy: %s (%s:%d)", problem, target.host, target.port)
+        self._shared.tap.complain("proxy: %s (%s)", problem, self._shared.target.authority.decode())
         self._fail(504 if timed_out else 502, problem)
         self._close()
 
@@ -310,9 +308,9 @@ class Relay(asyncio.Protocol):
         self._finish("complete")
         self._turn = self._body = None
         self._requests_pass = self._responses_pass = True
-        held, self._held = self._held, b""
-        if held:
-            self._to_upstream(held)
+        if self._held:
+            self._to_upstream(self._held)
+            self._held = b""
 
     def _response_is_over(self) -> None:
         self._finish("complete")
@@ -326,10 +324,15 @@ class Relay(asyncio.Protocol):
 
     def _next(self) -> None:
         self._turn = None
-        held, self._held = self._held, b""
-        if self._shared.draining or (self._client_ended and not held):
+        if self._shared.draining or (self._client_ended and not self._held):
             self._close()
-        elif held:
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Read the requests that had to wait."""
+        held, self._held = self._held, b""
+        if held:
             self._requests(held)
             if self._client_ended and (self._idle or not self._pass_end()):
                 self._close()
@@ -371,14 +374,18 @@ class Relay(asyncio.Protocol):
     # The observer
 
     def _tell(self, what: Callable[Concatenate[Exchange, P], None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Tell the exchange; the one place where the tap's failures end."""
-        if (exchange := self._exchange) is not None:
+        """Tell the exchange, if there is one; it may fail."""
+        if self._exchange is not None:
             try:
-                what(exchange, *args, **kwargs)
+                what(self._exchange, *args, **kwargs)
             except Exception as error:  # noqa: BLE001  # nothing of the tap's may break the relay
-                self._exchange = None
-                exchange.release()
-                self._shared.tap.defect(error)
+                self._tap_failed(error)
+
+    def _tap_failed(self, error: Exception) -> None:
+        if self._exchange is not None:
+            self._exchange.release()
+            self._exchange = None
+        self._shared.tap.defect(error)
 
     def _finish(self, ended: Ended, answered: int | None = None) -> None:
         self._tell(Exchange.finish, ended, time.monotonic(), answered)
