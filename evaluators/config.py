@@ -82,7 +82,7 @@ class EvaluateConfig(Section):
     body_limit: Bytes = Field(
         1 << 20, description="most that is held of a request or response; the rest only passes by"
     )
-    queue_limit: Bytes = Field(64 << 20, description="most memory of samples that wait to be scored")
+    queue_limit: Bytes = Field(64 << 20, description="most memory of samples that wait to be scored, and as much again of exchanges under way")
     embedder: str = Field("minilm", description="minilm, static, none, or sentence-transformers:MODEL")
     embedder_dir: Path | None = Field(
         None, description="folder of converted embedders; the user's cache folder if not given"

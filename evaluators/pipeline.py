@@ -92,7 +92,7 @@ class Pipeline:
         if self._events is not None:
             with self._ledger.stage("export"):
                 for each in scored:
-                    self._events.emit(each.sample, each.outcomes)
+                    self._events.emit(each.sample, {k: v for k, v in each.outcomes.items() if v is not None})
 
     def readings(self) -> Readings:
         """What is to be shown."""

@@ -126,7 +126,7 @@ class WebServer:
         limits = limits or Limits()
         self._source = WebConfigSource(web_config, interval=reload_interval)
         self.tls = self._source.current().tls is not None
-        self._socket = _listen(host.strip("[]"), port)
+        self._socket = listen(host.strip("[]"), port)
         self.host: str = host
         self.port: int = self._socket.getsockname()[1]
         self._gate = Gate(app, self._source.current, limits.max_body)
@@ -256,7 +256,8 @@ class _Server(uvicorn.Server):
         self.started = False
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, backlog: int = _BACKLOG) -> socket.socket:
+    """A listening socket; an empty host means all addresses. Raises ListenError."""
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if not 0 <= port <= 65535:
         raise ListenError(f"cannot listen on {where}: bad port; allowed: 0 to 65535")
@@ -281,7 +282,7 @@ def _listen(host: str, port: int) -> socket.socket:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind(address)
         # Listening now, since two that only bind with SO_REUSEADDR do not collide.
-        listener.listen(_BACKLOG)
+        listener.listen(backlog)
         listener.setblocking(False)
     except OSError as error:
         listener.close()
