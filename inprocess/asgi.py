@@ -21,7 +21,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-_ARRIVALS = 8  # first chunks whose arrival is told; the last one's is too
+_ARRIVALS = 4  # first chunks whose arrival is told; the last one's is too
 _CAUSES = 20  # logged at most
 _HELD = 64 << 20  # bytes of all exchanges in progress
 _REFUSED = (401, 403)  # whoever is refused leaves no record
@@ -76,6 +76,8 @@ class Tap:
             exchange = self._begun(scope, receive, send)
         if exchange is None:
             await self._app(scope, receive, send)
+            if scope["type"] == "lifespan":
+                self._shut_down()
             return
         try:
             await self._app(scope, exchange.receive if exchange.holds_request else receive, exchange.send)
@@ -105,6 +107,13 @@ class Tap:
         except Exception as failure:  # noqa: BLE001 - serving goes on whatever happens here
             self.failed(failure)
             return None
+
+    def _shut_down(self) -> None:
+        try:
+            if self._sender is not None:
+                self._sender.tell()
+        except Exception as failure:  # noqa: BLE001 - serving goes on whatever happens here
+            self.failed(failure)
 
     @property
     def settings(self) -> Settings:
@@ -292,7 +301,7 @@ class _Exchange:
     def _forget(self) -> None:
         self._over = True
         self._tap.release(self._request.size + self._response.size)
-        self._request, self._response = _Body(), _Body()
+        self._request = self._response = _Body()
 
 
 def _settings(given: dict[str, Any]) -> Settings:
@@ -332,7 +341,7 @@ def _value(name: str, text: str, default: Any) -> Any:
 def _selected(headers: Iterable[Iterable[bytes]], wanted: Iterable[bytes]) -> dict[str, str]:
     """Those of the headers that are wanted."""
     return {
-        name.lower().decode("latin-1"): value.decode("latin-1") for name, value in headers if name.lower() in wanted
+        key.decode("latin-1"): value.decode("latin-1") for name, value in headers if (key := name.lower()) in wanted
     }
 
 

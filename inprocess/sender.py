@@ -8,13 +8,12 @@ kind `counts` has nothing else.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import logging
 import os
 import socket
 import time
-import weakref
 from collections import deque
+from itertools import islice
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -25,7 +24,8 @@ DROPPED = "dropped"
 _LIMIT = 4 << 20  # bytes that wait for the socket
 _HEADER = 1024  # bytes of a frame beside its parts, about
 _AGAIN = 1.0  # seconds between two attempts to connect, and between two looks at a reader that does not read
-_SOON = 0.005  # seconds after which the rest of a frame is tried again
+_SOON = 0.005  # seconds for which records are gathered, so that a busy server wakes the reader seldom
+_TOGETHER = 64  # frames written at once
 _FLAGS = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
 
 _log = logging.getLogger("palegreen.asgi")
@@ -48,7 +48,6 @@ class Sender:
         self._limit = limit
         self._socket: socket.socket | None = None
         self._begin()
-        atexit.register(_at_exit, weakref.ref(self))
 
     def __del__(self) -> None:
         if self._socket is not None:
@@ -77,18 +76,19 @@ class Sender:
             self._later()
 
     def offer(self, header: dict[str, Any], parts: list[bytes]) -> None:
-        """Send a record, now or when there is room; it is dropped when too much waits already."""
+        """Take a record, to be sent within milliseconds; it is dropped when too much waits already."""
         with self._mine():
-            self._flush()
-            if self._size + sum(map(len, parts)) + _HEADER > self._limit:
+            size = sum(map(len, parts)) + _HEADER
+            if self._size + size > self._limit:
+                self._flush()
+            if self._size + size > self._limit:
                 self._add(DROPPED)
             else:
                 self._put(header, parts, 1)
-                self._flush()
             self._later()
 
     def tell(self) -> None:
-        """Send the counts now, if there is room."""
+        """Send what waits now, as far as the socket takes it, the counts too."""
         with self._mine():
             self._tell()
 
@@ -118,17 +118,21 @@ class Sender:
         try:
             self._answers()
             while self._waiting and self._socket is not None:
-                data = self._waiting[0].data
-                self._written += self._socket.send(memoryview(data)[self._written :], _FLAGS)
-                self._pause = _SOON
-                if self._written == len(data):
-                    self._size -= len(data)
-                    self._written = 0
-                    self._unanswered.append(self._waiting.popleft()._replace(data=b""))
+                views: list[bytes | memoryview] = [frame.data for frame in islice(self._waiting, _TOGETHER)]
+                views[0] = memoryview(views[0])[self._written :]
+                self._wrote(self._socket.sendmsg(views, (), _FLAGS))
         except BlockingIOError:
             pass
         except OSError as failure:
             self._lose(failure)
+
+    def _wrote(self, size: int) -> None:
+        self._pause = _SOON
+        self._written += size
+        while self._waiting and self._written >= (whole := len(self._waiting[0].data)):
+            self._size -= whole
+            self._written -= whole
+            self._unanswered.append(self._waiting.popleft()._replace(data=b""))
 
     def _connected(self) -> bool:
         if self._socket is not None:
@@ -184,17 +188,19 @@ class Sender:
         _log.debug("the evaluator's tap is gone: %s", failure)
 
     def _later(self) -> None:
-        """Have somebody look again while something waits, where there is an event loop."""
+        """Have somebody look soon while something waits; at once where the event loop is another than asyncio's."""
         if not self._waiting and not self._counts:
             return
         now = time.monotonic()
-        pause = self._pause if self._waiting and self._socket is not None else _AGAIN
+        reachable = self._socket is not None or now >= self._connect_at
+        pause = self._pause if self._waiting and reachable else _AGAIN
         if now < self._due <= now + pause:
             return
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            return  # another kind of loop: the next record looks
+            self._flush()
+            return
         self._pause = min(_AGAIN, 2 * self._pause)
         self._due = now + pause
         loop.call_later(pause, self._look)
@@ -206,9 +212,3 @@ class Sender:
             self._due = 0.0
             self._tell()
             self._later()
-
-
-def _at_exit(found: weakref.ref[Sender]) -> None:
-    sender = found()
-    if sender is not None:
-        sender.tell()

@@ -129,7 +129,7 @@ def test_a_record_holds_what_was_asked_and_answered_and_when(path: Path, receive
         "response_headers": {"content-type": "text/event-stream"}, "ended": "complete", "session": "s1",
     }  # fmt: skip
     offsets, times = zip(*arrivals, strict=True)
-    assert offsets == (9, 18, 27, 36, 45, 54, 63, 72, len(answered))
+    assert offsets == (9, 18, 27, 36, len(answered))
     assert list(times) == sorted(times)
     assert times[-1] <= duration
     assert began > 1e9
@@ -291,6 +291,8 @@ def test_forked_workers_each_have_a_connection_of_their_own(path: Path, receiver
 
         scope = {"type": "http", "method": "POST", "path": "/v1/plain", "headers": [], "query_string": b""}
         await tap(scope, receive, send)
+        for _ in range(len(receiver.envelopes), 100):
+            await asyncio.sleep(0.01)
 
     tap = Tap(Model(), socket=str(path))
     asyncio.run(once(tap, b"parent"))

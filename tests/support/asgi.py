@@ -49,12 +49,19 @@ class Receiver:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._do(self._handoff.start())
+        try:
+            self._do(self._handoff.start())
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self._do(self._handoff.stop())
         self._do(asyncio.sleep(0.05))  # connections end
+        self._end()
+
+    def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
