@@ -9,7 +9,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from palegreen.cli.options import flag, shown, variable
-from palegreen.exporter.config import FIXED, EngineConfig, ModelSize, NodeConfig
+from palegreen.exporter.config import FIXED, SECTIONS, EngineConfig, ModelSize, NodeConfig
+from palegreen.runtime.otlp.config import OtlpExportConfig
 
 _PAGE = """\
 # Configuration of the node daemon
@@ -66,6 +67,20 @@ model_sizes:
   - {{name: llama-70b, memory: 40GiB, gpus: 4}}
 ```
 
+## OTLP
+
+`otlp` is a section of the file alone. GPU and engine metrics are sent too, beside what is scraped; see
+[opentelemetry.md](opentelemetry.md). It needs `pip install "palegreen[otel]"`.
+
+| key | default | meaning |
+|---|---|---|
+{otlp}
+
+```yaml
+otlp:
+  endpoint: http://otel-collector:4317
+```
+
 ## TLS, users, client certificates
 
 `--web.config.file` takes the web configuration of Prometheus' exporter-toolkit, as node_exporter and others do. It
@@ -88,15 +103,16 @@ Python's TLS cannot ask for a client certificate without verifying it, so `Reque
 
 def render() -> str:
     """The whole page as Markdown."""
-    settings = "\n".join(_setting(key, field) for key, field in NodeConfig.model_fields.items())
-    engines = "\n".join(
-        f"| `{key}` | {_default(key, field)} | {field.description} |"
-        for key, field in EngineConfig.model_fields.items()
+    settings = "\n".join(_setting(key, field) for key, field in NodeConfig.model_fields.items() if key not in SECTIONS)
+    return _PAGE.format(
+        settings=settings, engines=_section(EngineConfig), sizes=_section(ModelSize), otlp=_section(OtlpExportConfig)
     )
-    sizes = "\n".join(
-        f"| `{key}` | {_default(key, field)} | {field.description} |" for key, field in ModelSize.model_fields.items()
+
+
+def _section(model: type[BaseModel]) -> str:
+    return "\n".join(
+        f"| `{key}` | {_default(key, field)} | {_meaning(field)} |" for key, field in model.model_fields.items()
     )
-    return _PAGE.format(settings=settings, engines=engines, sizes=sizes)
 
 
 def _setting(key: str, field: FieldInfo) -> str:

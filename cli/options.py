@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 import click
 from click.core import ParameterSource
 
-from palegreen.exporter.config import NodeConfig, load
+from palegreen.exporter.config import SECTIONS, NodeConfig, load
 
 # The names that differ from the field's.
 _FLAGS = {"engines": "--engine", "model_sizes": "--model-size", "web_config_file": "--web.config.file"}
@@ -34,6 +34,8 @@ def variable(key: str) -> str:
 def node_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the flags of NodeConfig, and `--config`."""
     for key, field in reversed(NodeConfig.model_fields.items()):
+        if key in SECTIONS:
+            continue
         default = "" if field.default in (None, []) else f" [default: {shown(key, field.default)}]"
         text = f"{field.description}{default}"
         if key in _LISTS:
