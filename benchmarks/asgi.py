@@ -43,7 +43,8 @@ HEADERS = [
     (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), (b"content-length", b"400"),
     (b"x-stainless-lang", b"python"), (b"x-stainless-os", b"Linux"), (b"x-session-id", b"s1"),
 ]  # fmt: skip
-_BLOCKS = 40  # of calls, without and with in turn; what is compared are medians over blocks
+_BLOCKS = 20  # of calls, without and with in turn; what is compared are medians over blocks
+_BLOCK = 0.05  # seconds, many times as long as records are gathered before they are handed over
 Call = Callable[[int], Awaitable[None]]
 
 
@@ -114,23 +115,24 @@ def _calls(app: Any) -> Call:
 
 
 def _report(title: str, bare: Call, tapped: Call) -> None:
-    print(_table(title, asyncio.run(_compare(bare, tapped, 50))), flush=True)
+    print(_table(title, asyncio.run(_compare(bare, tapped))), flush=True)
 
 
-async def _compare(bare: Call, tapped: Call, times: int) -> list[tuple[float, ...]]:
-    """CPU time and time passed of a call, without and with, in microseconds; medians over blocks of `times` calls."""
+async def _compare(bare: Call, tapped: Call) -> list[tuple[float, ...]]:
+    """CPU time and time passed of a call, without and with, in microseconds; medians over blocks."""
     rows = []
     for count in CHUNKS:
         taken: tuple[list[float], ...] = ([], [], [], [])
         for block in range(_BLOCKS + 2):
-            for at, call in enumerate((bare, tapped)):
-                began, cpu = time.perf_counter(), time.thread_time()
-                for _ in range(times):
+            for at, call in ((0, bare), (1, tapped))[:: 1 if block % 2 else -1]:
+                calls, began, cpu = 0, time.perf_counter(), time.thread_time()
+                while (passed := time.perf_counter() - began) < _BLOCK:
                     await call(count)
                     await asyncio.sleep(0)  # the loop looks at its timers, at which records are handed over
+                    calls += 1
                 if block >= 2:
-                    taken[at].append(1e6 / times * (time.thread_time() - cpu))
-                    taken[2 + at].append(1e6 / times * (time.perf_counter() - began))
+                    taken[at].append(1e6 / calls * (time.thread_time() - cpu))
+                    taken[2 + at].append(1e6 / calls * passed)
         gc.collect()
         rows.append(tuple(map(statistics.median, taken)))
     return rows
@@ -161,7 +163,7 @@ async def _behind_uvicorn(path: str) -> None:
         servers.append((server, serving))
         port = server.servers[0].sockets[0].getsockname()[1]
         calls.append(_client(*await asyncio.open_connection("127.0.0.1", port)))
-    print(_table(f"behind uvicorn ({sys.platform}, loopback)", await _compare(calls[0], calls[1], 20)))
+    print(_table(f"behind uvicorn ({sys.platform}, loopback)", await _compare(calls[0], calls[1])))
     for server, serving in servers:
         server.should_exit = True
         await serving

@@ -93,7 +93,7 @@ class Tap:
             self._sender.count("received")
             headers = _selected(scope["headers"], self._wanted)
             kept = self._keep in headers
-            rate = kept or _chance() < self._settings.sample_rate
+            rate = kept or self._settings.sample_rate >= 1 or _chance() < self._settings.sample_rate
             if not rate and not self._settings.keep_errors:
                 self._sender.count("rate")
                 return None
@@ -134,10 +134,10 @@ class Tap:
         if self._sender is not None:
             self._sender.count(what)
 
-    def hand_over(self, meta: dict[str, Any], request: bytes, response: bytes) -> None:
-        """Offer a record to the evaluator."""
+    def hand_over(self, meta: dict[str, Any], parts: list[list[bytes]]) -> None:
+        """Offer a record to the evaluator: the request's body and the response's, in pieces."""
         if self._sender is not None:
-            self._sender.offer(meta, [request, response])
+            self._sender.offer(meta, parts)
 
     def failed(self, failure: Exception) -> None:
         """A defect of the tap: logged once, and its record counts as dropped."""
@@ -273,9 +273,9 @@ class _Exchange:
             meta["request_truncated"] = True
         if self._response.truncated:
             meta["response_truncated"] = True
-        request, response = b"".join(self._request.chunks), b"".join(self._response.chunks)
+        parts = [self._request.chunks, self._response.chunks]
         self._forget()
-        self._tap.hand_over(meta, request, response)
+        self._tap.hand_over(meta, parts)
 
     def _keep_error(self) -> None:
         """What was sent is not kept: whoever sent it may not have been let in."""

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from itertools import islice
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 from palegreen.inprocess.frame import encode
 
@@ -31,10 +31,22 @@ _FLAGS = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
 _log = logging.getLogger("palegreen.asgi")
 
 
-class _Frame(NamedTuple):
-    data: bytes
-    counts: dict[str, int]
-    records: int
+class _Record:
+    """What waits: a header and the parts of the body in pieces, encoded when it is first written."""
+
+    __slots__ = ("counts", "data", "header", "is_one", "parts", "size")
+
+    def __init__(self, header: dict[str, Any], parts: list[list[bytes]], is_one: bool = True) -> None:
+        self.header, self.parts, self.is_one = header, parts, is_one
+        self.size = _HEADER + sum(len(piece) for part in parts for piece in part)
+        self.data = b""
+        self.counts: dict[str, int] = {}
+
+    def encode(self, counts: dict[str, int]) -> None:
+        """Make the frame, which takes the counts with it."""
+        header = {**self.header, "counts": counts} if counts else self.header
+        self.data = encode(header, [b"".join(part) for part in self.parts])
+        self.counts, self.parts = counts, []
 
 
 class Sender:
@@ -60,10 +72,10 @@ class Sender:
         if self._socket is not None:
             self._socket.close()
         self._socket = None
-        self._waiting: deque[_Frame] = deque()  # the first one perhaps in part written
+        self._waiting: deque[_Record] = deque()  # the first one perhaps in part written
         self._size = 0  # bytes of those
         self._written = 0  # bytes of the first one
-        self._unanswered: deque[_Frame] = deque()  # written, and not answered yet; without their data
+        self._unanswered: deque[_Record] = deque()  # written, and not answered yet; without their data
         self._counts: dict[str, int] = {}
         self._connect_at = 0.0
         self._pause = _SOON
@@ -75,16 +87,19 @@ class Sender:
             self._add(what)
             self._later()
 
-    def offer(self, header: dict[str, Any], parts: list[bytes]) -> None:
-        """Take a record, to be sent within milliseconds; it is dropped when too much waits already."""
+    def offer(self, header: dict[str, Any], parts: list[list[bytes]]) -> None:
+        """Take a record, to be sent within milliseconds; it is dropped when too much waits already.
+
+        Each part of the body is a list of its pieces.
+        """
+        record = _Record(header, parts)
         with self._mine():
-            size = sum(map(len, parts)) + _HEADER
-            if self._size + size > self._limit:
+            if self._size + record.size > self._limit:
                 self._flush()
-            if self._size + size > self._limit:
+            if self._size + record.size > self._limit:
                 self._add(DROPPED)
             else:
-                self._put(header, parts, 1)
+                self._put(record)
             self._later()
 
     def tell(self) -> None:
@@ -100,15 +115,13 @@ class Sender:
     def _add(self, what: str, by: int = 1) -> None:
         self._counts[what] = self._counts.get(what, 0) + by
 
-    def _put(self, header: dict[str, Any], parts: list[bytes], records: int) -> None:
-        data = encode({**header, "counts": self._counts} if self._counts else header, parts)
-        self._waiting.append(_Frame(data, self._counts, records))
-        self._counts = {}
-        self._size += len(data)
+    def _put(self, record: _Record) -> None:
+        self._waiting.append(record)
+        self._size += record.size
 
     def _tell(self) -> None:
         if self._counts and not self._waiting:
-            self._put({"tap": "asgi", "kind": "counts"}, [], 0)
+            self._put(_Record({"tap": "asgi", "kind": "counts"}, [], is_one=False))
         self._flush()
 
     def _flush(self) -> None:
@@ -118,21 +131,29 @@ class Sender:
         try:
             self._answers()
             while self._waiting and self._socket is not None:
-                views: list[bytes | memoryview] = [frame.data for frame in islice(self._waiting, _TOGETHER)]
-                views[0] = memoryview(views[0])[self._written :]
+                views = [self._view(record) for record in islice(self._waiting, _TOGETHER)]
+                views[0] = views[0][self._written :]
                 self._wrote(self._socket.sendmsg(views, (), _FLAGS))
         except BlockingIOError:
             pass
         except OSError as failure:
             self._lose(failure)
 
+    def _view(self, record: _Record) -> memoryview:
+        if not record.data:
+            counts, self._counts = self._counts, {}
+            record.encode(counts)
+        return memoryview(record.data)
+
     def _wrote(self, size: int) -> None:
         self._pause = _SOON
         self._written += size
-        while self._waiting and self._written >= (whole := len(self._waiting[0].data)):
-            self._size -= whole
-            self._written -= whole
-            self._unanswered.append(self._waiting.popleft()._replace(data=b""))
+        while self._waiting and self._written >= len(self._waiting[0].data):
+            record = self._waiting.popleft()
+            self._size -= record.size
+            self._written -= len(record.data)
+            record.data = b""
+            self._unanswered.append(record)
 
     def _connected(self) -> bool:
         if self._socket is not None:
@@ -173,14 +194,15 @@ class Sender:
                 break
         if self._written:
             cut = self._waiting.popleft()
-            self._size -= len(cut.data)
+            self._size -= cut.size
+            cut.data = b""
             self._unanswered.append(cut)
             self._written = 0
-        for frame in self._unanswered:
-            for what, by in frame.counts.items():
+        for record in self._unanswered:
+            for what, by in record.counts.items():
                 self._add(what, by)
-            if frame.records:
-                self._add(DROPPED, frame.records)
+            if record.is_one:
+                self._add(DROPPED)
         self._unanswered.clear()
         if self._socket is not None:
             self._socket.close()

@@ -397,7 +397,10 @@ def test_a_socket_that_a_dead_process_left_is_replaced(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
     with Receiver(path), socket.socket(socket.AF_UNIX) as peer:
+        peer.settimeout(10)
         peer.connect(str(path))
+        peer.sendall(encode({"tap": "asgi", "kind": "counts"}))
+        assert peer.recv(1) == b"\0"
 
 
 def test_an_address_that_cannot_be_had_is_refused_in_one_line(path: Path, tmp_path: Path) -> None:

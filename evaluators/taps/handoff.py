@@ -67,7 +67,7 @@ class Handoff:
         self._peers.add(writer)
         decoder = Decoder(self._largest)
         try:
-            while data := await reader.read(_CHUNK):
+            while self._server is not None and (data := await reader.read(_CHUNK)):
                 for header, parts in decoder.feed(data):
                     self._take(header, parts)
                     writer.write(b"\0")
