@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextlib import suppress
 from random import SystemRandom
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -142,7 +143,8 @@ class Tap:
     def failed(self, failure: Exception) -> None:
         """A defect of the tap: logged once, and its record counts as dropped."""
         _say(f"the ASGI tap lost a record: {failure!r}")
-        self.count(DROPPED)
+        with suppress(Exception):  # what failed may be the counting
+            self.count(DROPPED)
 
 
 class _Body:

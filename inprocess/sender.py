@@ -162,7 +162,10 @@ class Sender:
         if now < self._connect_at:
             return False
         self._connect_at = now + _AGAIN
-        found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError:  # too many open files
+            return False
         found.setblocking(False)
         try:
             found.connect(self._path)  # with a unix socket it succeeds or fails at once

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -358,6 +359,32 @@ def test_an_application_that_breaks_the_protocol_is_served_as_without_the_tap(
     asyncio.run(serve(Tap(odd, socket=str(path))))
     assert [message["type"] for message in passed] == ["http.response.start", "http.response.body"]
     assert "the ASGI tap lost a record" in caplog.text
+
+
+def test_a_server_that_has_no_file_descriptor_left_serves_all_the_same(path: Path, receiver: Receiver) -> None:
+    async def serve() -> list[bytes]:
+        sent: list[bytes] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"q"}
+
+        async def send(message: Any) -> None:
+            sent.append(message.get("body", b""))
+
+        scope = {"type": "http", "method": "POST", "path": "/v1/plain", "headers": []}
+        tap = Tap(Model(), socket=str(path))
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        try:
+            await tap(scope, receive, send)
+            await asyncio.sleep(0.1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        await asyncio.to_thread(receiver.wait)
+        return sent
+
+    assert asyncio.run(serve()) == [b"", b"answer to q"]
+    assert receiver.metric(DROPPED) == 0
 
 
 @pytest.mark.parametrize(
