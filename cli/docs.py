@@ -10,9 +10,10 @@ from pydantic.fields import FieldInfo
 
 from palegreen.cli.options import EVALUATE, NODE, Options, shown
 from palegreen.evaluators.config import FIXED as EVALUATE_FIXED
-from palegreen.evaluators.config import OtlpExportConfig, Pattern, RedactionConfig
+from palegreen.evaluators.config import Pattern, RedactionConfig
 from palegreen.exporter.config import FIXED as NODE_FIXED
 from palegreen.exporter.config import EngineConfig, ModelSize
+from palegreen.runtime.otlp.config import OtlpExportConfig
 
 _PAGE = """\
 # Configuration
@@ -98,12 +99,6 @@ A pattern of `redaction.patterns`:
 
 **checks**: settings by the name of the check ([checks.md](checks.md)); each takes `enabled: false`.
 
-**otlp** ([opentelemetry.md](opentelemetry.md))
-
-| key | default | meaning |
-|---|---|---|
-{otlp}
-
 ```yaml
 upstream: http://127.0.0.1:8000
 proxy_address: 0.0.0.0:8080
@@ -118,6 +113,20 @@ redaction:
 checks:
   length: {{max_words: 800}}
   refusal: {{enabled: false}}
+```
+
+# OTLP
+
+`otlp` is a section of the file of both daemons: what they publish is sent too ([opentelemetry.md](opentelemetry.md)).
+It needs `pip install "palegreen[otel]"`.
+
+| key | default | meaning |
+|---|---|---|
+{otlp}
+
+```yaml
+otlp:
+  endpoint: http://otel-collector:4317
 ```
 
 # TLS, users, client certificates

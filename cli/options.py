@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from palegreen.evaluators.config import SECTIONS as EVALUATE_SECTIONS
 from palegreen.evaluators.config import EvaluateConfig
 from palegreen.evaluators.config import load as load_evaluate
+from palegreen.exporter.config import SECTIONS as NODE_SECTIONS
 from palegreen.exporter.config import NodeConfig
 from palegreen.exporter.config import load as load_node
 
@@ -122,6 +123,7 @@ NODE = Options(
         "engines": ("URL", "URL of an inference server, repeatable; joined with those of the file. "),
         "model_sizes": ("NAME=MEMORY[xGPUS]", "Repeatable; replaces those of the file. "),
     },
+    sections=NODE_SECTIONS,
 )
 EVALUATE = Options(
     EvaluateConfig,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
 from palegreen.runtime.identity import instance_id
 from palegreen.runtime.log import Format, Level
+from palegreen.runtime.otlp.config import OtlpExportConfig
 from palegreen.runtime.quantity import Bytes, Seconds
 from palegreen.runtime.settings import Address, Section, Url, overlaid
 from palegreen.runtime.yamlfile import ConfigError, Document
@@ -39,16 +40,6 @@ class RedactionConfig(Section):
     names: list[str] = Field([], description="names and other words, whole and in any case")
     names_file: Path | None = Field(None, description="more of them, one a line")
     patterns: list[Pattern] = Field([], description="patterns of one's own")
-
-
-class OtlpExportConfig(Section):
-    """Where results are sent by OTLP; needs the extra otel."""
-
-    endpoint: Url = Field(description="OTLP endpoint, such as http://otel-collector:4317")
-    protocol: Literal["grpc", "http/protobuf"] = Field("grpc", description="transport")
-    headers_file: Path | None = Field(None, description="file of further headers, NAME: VALUE a line")
-    interval: Seconds = Field(30.0, description="time between two exports of metrics")
-    semantic_conventions: Literal["1.36", "1.38"] = Field("1.38", description="version of the attribute names")
 
 
 class EvaluateConfig(Section):
@@ -82,7 +73,9 @@ class EvaluateConfig(Section):
     body_limit: Bytes = Field(
         1 << 20, description="most that is held of a request or response; the rest only passes by"
     )
-    queue_limit: Bytes = Field(64 << 20, description="most memory of samples that wait to be scored, and as much again of exchanges under way")
+    queue_limit: Bytes = Field(
+        64 << 20, description="most memory of samples that wait to be scored, and as much again of exchanges under way"
+    )
     embedder: str = Field("minilm", description="minilm, static, none, or sentence-transformers:MODEL")
     embedder_dir: Path | None = Field(
         None, description="folder of converted embedders; the user's cache folder if not given"

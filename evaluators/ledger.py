@@ -131,4 +131,3 @@ class Ledger:
     def _observe(self, name: str, value: float, sample: Sample, *labels: str) -> None:
         exemplar = Exemplar(sample.trace_id, value, sample.time or time.time()) if sample.trace_id else None
         self._tally.observe(name, value, *labels, exemplar=exemplar)
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -59,7 +59,9 @@ class Pipeline:
         self._mismatch = manifest.mismatch(self._baseline, self._embedder) if self._baseline is not None else ""
         if self._mismatch:
             log.error("baseline.unusable", cause=self._mismatch, effect="nothing is compared with it")
-        self._store = Store(config.store_path, config.store_max_age, config.store_max_size) if config.store_path else None
+        self._store = (
+            Store(config.store_path, config.store_max_age, config.store_max_size) if config.store_path else None
+        )
         self._events = EvaluationEvents(config.otlp, config.resource()) if config.otlp is not None else None
         self._sessions = Sessions()
         self._ledger = Ledger(config)

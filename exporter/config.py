@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 from palegreen.exporter.kubelet.source import SOCKET
 from palegreen.runtime.identity import instance_id
 from palegreen.runtime.log import Format, Level
+from palegreen.runtime.otlp.config import OtlpExportConfig
 from palegreen.runtime.quantity import Bytes, Seconds
 from palegreen.runtime.settings import Address, Section, Url, overlaid
 from palegreen.runtime.yamlfile import ConfigError, Document
@@ -71,7 +72,7 @@ def _each_name_once(sizes: list[ModelSize]) -> list[ModelSize]:
 
 
 class NodeConfig(Section):
-    """Everything the node daemon can be told. Each field but `engines` is a flag and a variable of the same name."""
+    """Everything the node daemon can be told. Each field but those of SECTIONS is a flag and a variable."""
 
     listen_address: Address = Field(
         "0.0.0.0:9450",
@@ -111,6 +112,7 @@ class NodeConfig(Section):
     network_interval: Seconds = Field(5.0, description="time between two readings of the ports")
     kubelet: bool = Field(True, description="ask the kubelet, where there is one, which pod holds which GPU")
     kubelet_socket: Path = Field(SOCKET, description="the kubelet's pod-resources socket")
+    otlp: OtlpExportConfig | None = Field(None, description="where GPU and engine metrics are sent by OTLP")
     web_config_file: Path | None = Field(None, description="TLS, users and headers, in exporter-toolkit's format")
     log_level: Level = Field("info", description="least level that is logged")
     log_format: Format = Field("logfmt", description="format of the log")
@@ -121,6 +123,8 @@ class NodeConfig(Section):
         return engine.timeout or self.engine_timeout or min(max(interval, 2.0), 10.0)
 
 
+# Sections of the file that are no flags.
+SECTIONS = ("otlp",)
 _LIVE = ("engines", "engine_interval", "engine_timeout", "engine_body_limit", "engine_mappings", "log_level")
 # Read once at the start: a change needs a restart.
 FIXED = tuple(key for key in NodeConfig.model_fields if key not in _LIVE)

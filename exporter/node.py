@@ -6,6 +6,7 @@ import asyncio
 import gc
 import platform
 import signal
+import socket
 import ssl
 import sys
 import time
@@ -31,6 +32,7 @@ from palegreen.runtime.app import App
 from palegreen.runtime.exposition import Collected, Readings
 from palegreen.runtime.filewatch import FileWatch
 from palegreen.runtime.log import configure
+from palegreen.runtime.otlp.metrics import OtlpMetrics
 from palegreen.runtime.web import WebServer, parse_address
 from palegreen.runtime.yamlfile import ConfigError, Document
 
@@ -55,6 +57,7 @@ class Node:
         self._mappings: tuple[Engine, ...] = ()
         self._runners: dict[str, Runner] = {}
         self._fixed: tuple[str, ...] = ()
+        self._otlp = _otlp(config, lambda: self._snapshots.body(openmetrics=False, gzipped=False))
         self._snapshots = Snapshots(self._own)
         self._arrange(config)
 
@@ -89,6 +92,8 @@ class Node:
         for runner in self._runners.values():
             runner.start()
         self._snapshots.start()
+        if self._otlp is not None:
+            self._otlp.start()
         log.info("node.listening", address=f"{host}:{server.port}", tls=server.tls, version=VERSION)
         watching = asyncio.create_task(self._watch())
         try:
@@ -99,6 +104,8 @@ class Node:
             log.info("node.stopped")
 
     def _stop(self) -> None:
+        if self._otlp is not None:
+            self._otlp.stop()
         self._snapshots.stop()
         for runner in self._runners.values():
             runner.stop()
@@ -168,6 +175,8 @@ class Node:
         if self._config.web_config_file is not None and self._server is not None:
             good = self._server.last_reload_successful
             collected.add("palegreen_web_config_last_reload_successful", good)
+        for result, count in self._otlp.counts().items() if self._otlp is not None else ():
+            collected.add("palegreen_otlp_exported_total", count, "metrics", result)
         for family in self._process.collect():
             for sample in family.samples:
                 collected.add(sample.name, sample.value)
@@ -191,6 +200,14 @@ def engine_source(config: NodeConfig, engine: EngineConfig, mapper: Mapper, know
         raise ConfigError(f"engine {engine.url}: {file} cannot be used: {failure}") from None
     fetcher = Fetcher(engine.url, config.timeout(engine), config.engine_body_limit, engine.bearer_token_file, context)
     return EngineSource(mapper, known, fetcher, identity, engine.interval or config.engine_interval)
+
+
+def _otlp(config: NodeConfig, exposition: Callable[[], bytes]) -> OtlpMetrics | None:
+    """What sends metrics by OTLP, if that is asked for. Raises ConfigError where the extra is missing."""
+    if config.otlp is None:
+        return None
+    resource = {"service.name": "palegreen-node", "service.version": VERSION, "host.name": socket.gethostname()}
+    return OtlpMetrics(config.otlp, resource, exposition)
 
 
 def mappings(folder: Path | None) -> tuple[Engine, ...]:

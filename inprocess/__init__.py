@@ -1,1 +1,1 @@
-"""What runs inside a serving process: the allocator probe. Standard library only; imports nothing else of Palegreen."""
+"""What runs inside a serving process: allocator probe and ASGI tap. Standard library only, nothing else of ours."""

@@ -33,6 +33,11 @@ class Decoder:
         self._held = bytearray()
         self._max_body = max_body
 
+    @property
+    def partial(self) -> bool:
+        """Whether part of a frame is held."""
+        return bool(self._held)
+
     def feed(self, data: bytes) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
         """The frames that are whole now, as (header, parts). Raises FrameError."""
         self._held += data

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import signal
 import sys
 from pathlib import Path
 
 from palegreen.evaluators.config import EvaluateConfig
+from palegreen.evaluators.envelope import Envelope
 from palegreen.evaluators.line import Line
+from palegreen.evaluators.taps import file
 from palegreen.evaluators.taps.desk import Desk
-from palegreen.evaluators.taps.file import follow
-from palegreen.evaluators.taps.handoff import Handoff
-from palegreen.evaluators.taps.otlp_grpc import OtlpGrpc
-from palegreen.evaluators.taps.proxy import BUCKETS, Proxy
+from palegreen.evaluators.taps.exchange import BUCKETS
 from palegreen.evaluators.taps.queue import Queue
 from palegreen.evaluators.taps.sampling import Sampler
-from palegreen.evaluators.taps.sinks import Sinks
 from palegreen.runtime.tally import Tally
 from palegreen.runtime.web import ListenError
+from palegreen.runtime.yamlfile import ConfigError
 
 _DRAIN = 20.0  # seconds that responses under way get at the end
 _SETTLE = 3.0  # seconds that the scorer then gets for what waits
 
 
 class TapProcess:
-    """Taps of one configuration."""
+    """Taps of one configuration. Raises ConfigError and ListenError where they cannot be had."""
 
     def __init__(self, config: EvaluateConfig, queue_path: Path, line: Line) -> None:
         self._config = config
@@ -35,47 +35,86 @@ class TapProcess:
         self._queue = Queue(config.queue_limit, self._tally)
         self._desk = Desk(self._queue, queue_path)
         self._stop = asyncio.Event()
+        # What an ASGI tap has sampled at its rate is thinned by session and budget here, where all of them meet.
+        self._thin = Sampler(session_interval=config.session_interval, per_second=config.samples_per_second)
+        self._position = (
+            config.store_path.with_name(f"{config.store_path.name}.position") if config.store_path else None
+        )
+        self._position = self._position or queue_path.with_name("position")
 
     async def run(self) -> None:
-        """Serve until SIGTERM. Raises ListenError before anything is served."""
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        """Serve until SIGTERM."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop.set)
         await self._desk.start()
-        config, put = self._config, self._queue.put
-        taps: dict[str, Proxy | Sinks | OtlpGrpc | Handoff] = {}
-        if config.upstream:
-            taps["proxy"] = Proxy(config, Sampler(config), put, self._tally)
-        if config.sink_address:
-            taps["sink"] = Sinks(config, put, self._tally)
-        if config.otlp_grpc_address:
-            taps["otlp_grpc"] = OtlpGrpc(config, put, self._tally)
-        if config.tap_socket:
-            taps["asgi"] = Handoff(config, put, self._tally)
-        for tap in taps.values():
-            await tap.start()
-        gc.collect()
-        gc.freeze()  # a full collection would walk all that was imported, and requests wait for it
-        self._line.ready(**{name: tap.address for name, tap in taps.items()})
-        background = [asyncio.create_task(self._report())]
-        if config.file is not None:
-            background.append(asyncio.create_task(self._read(config.file, alone=not taps)))
-        await self._stop.wait()
-        await asyncio.gather(*(tap.stop(_DRAIN) for tap in taps.values()))
+        async with contextlib.AsyncExitStack() as taps:
+            self._line.ready(**await self._started(taps))
+            gc.collect()
+            gc.freeze()  # a full collection would walk all that was imported, and requests wait for it
+            background = [asyncio.create_task(self._report())]
+            if self._config.file is not None:
+                background.append(asyncio.create_task(self._read(self._config.file)))
+            stopped = asyncio.create_task(self._stop.wait())
+            await asyncio.wait([stopped, *background], return_when=asyncio.FIRST_EXCEPTION)
         await self._settled(_SETTLE)
         for task in background:
             task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
+        results = await asyncio.gather(*background, return_exceptions=True)
         await self._desk.stop()
         self._line.readings(self._tally.readings())
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    async def _started(self, taps: contextlib.AsyncExitStack) -> dict[str, str]:
+        """Start what is configured, to be stopped with the stack; where each listens. Imports only what is used."""
+        config, put, tally, at = self._config, self._queue.put, self._tally, {}
+        if config.upstream:
+            from palegreen.evaluators.taps.proxy import Proxy
+
+            proxy = Proxy(config, Sampler.of(config), put, tally)
+            await proxy.start()
+            taps.push_async_callback(proxy.stop, _DRAIN)
+            at["proxy"] = _shown(config.proxy_address, proxy.port)
+        if config.sink_address:
+            from palegreen.evaluators.taps.sinks import Sinks
+
+            sinks = Sinks(config, put, tally)
+            await sinks.start()
+            taps.push_async_callback(sinks.stop)
+            at["sink"] = _shown(config.sink_address, sinks.port)
+        if config.otlp_grpc_address:
+            from palegreen.evaluators.taps.otlp_grpc import OtlpGrpc
+
+            grpc = OtlpGrpc(config, put, tally)
+            await grpc.start()
+            taps.push_async_callback(grpc.stop)
+            at["otlp_grpc"] = _shown(config.otlp_grpc_address, grpc.port)
+        if config.tap_socket:
+            from palegreen.evaluators.taps.handoff import Handoff
+
+            handoff = Handoff(config, self._put_thinned, tally)
+            await handoff.start()
+            taps.push_async_callback(handoff.stop)
+            at["asgi"] = str(config.tap_socket)
+        return at
+
+    def _put_thinned(self, envelope: Envelope) -> None:
+        if envelope.meta.get("sampled") == "rate":
+            decision = self._thin.decide(str(envelope.meta.get("session", "")))
+            if decision.reason is not None:
+                self._tally.count("palegreen_tap_unsampled_total", "asgi", decision.reason)
+                return
+        self._queue.put(envelope)
 
     async def _report(self) -> None:
         while True:
             self._line.readings(self._tally.readings())
             await asyncio.sleep(1.0)
 
-    async def _read(self, path: Path, alone: bool) -> None:
-        await follow(path, self._config.follow, self._queue.put_patiently, self._tally)
-        if alone:
+    async def _read(self, path: Path) -> None:
+        config = self._config
+        await file.run(path, config.follow, self._queue.put_patiently, self._tally, position=self._position)
+        if not any((config.upstream, config.sink_address, config.otlp_grpc_address, config.tap_socket)):
             await self._settled(None)
             self._line.done()
 
@@ -86,11 +125,17 @@ class TapProcess:
             await asyncio.sleep(0.05)
 
 
+def _shown(address: str, port: int) -> str:
+    return f"{address.rpartition(':')[0]}:{port}"
+
+
 def main() -> int:
     """Run as a child of `palegreen evaluate`; the exit status."""
     line = Line()
     try:
         asyncio.run(TapProcess(line.config, Path(line.queue), line).run())
+    except ConfigError as refused:
+        return line.refuse(str(refused), "config")
     except ListenError as refused:
         return line.refuse(str(refused), "address")
     return 0

@@ -1,0 +1,1 @@
+"""What the daemons send out by OTLP, with the extra `otel`."""
