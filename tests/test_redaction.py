@@ -30,7 +30,8 @@ BITS = [
     "john@example.com", "4111 1111 1111 1111", "4111111111111111", "+49 30 1234567", "415-555-2671", "203.0.113.7",
     "2001:db8::1", "ghp_abcdefghijklmnopqrstuvwxyz0123456789", "password=", "hunter2", "Bearer ", "Anna Schmidt", "Zoë",
     "王小明", "E-12345", "[EMAIL]", "[CARD", "]", "\\", '"', "{", "}", ":", ",", "\n", "```", "@", ".", "-", "0", "1 ",
-    "\u200b", "\uff14", "eyJhbGciOiJIUzI1NiJ9", "-----BEGIN PRIVATE KEY-----", "https://", "version ", "é", "\ud800", "%40",
+    "\u200b", "\uff14", "eyJhbGciOiJIUzI1NiJ9", "-----BEGIN PRIVATE KEY-----", "https://", "version ", "é", "%40",
+    "\ud800",
 ]  # fmt: skip
 TEXTS = st.lists(st.one_of(st.sampled_from(BITS), st.text(max_size=5)), max_size=12).map("".join)
 SCALARS = st.one_of(
@@ -105,9 +106,9 @@ def test_names_are_found_whole_and_in_any_case() -> None:
 
 def test_names_come_from_a_file_too(tmp_path: Path) -> None:
     path = tmp_path / "names.txt"
-    path.write_text("Jürgen Müller\n\nЛюдвиг\n", encoding="utf-8")
+    path.write_text("Jürgen Müller\n\nЁжик\n", encoding="utf-8")
     redactor = Redactor(RedactionConfig(names_file=path))
-    assert redactor.text("JÜRGEN MÜLLER und людвиг") == "[NAME] und [NAME]"
+    assert redactor.text("JÜRGEN MÜLLER und ёжик") == "[NAME] und [NAME]"
 
 
 def test_own_patterns_have_a_kind_of_their_own() -> None:

@@ -23,12 +23,17 @@ class Finder(NamedTuple):
     find: Callable[[bytes], Iterable[Span]]
 
 
-def compiled(pattern: str, memory: int = 8 << 20) -> re2._Regexp:
-    """`pattern` for bytes of UTF-8. `memory` bounds the automaton. Raises re2.error."""
-    options = re2.Options()
-    options.log_errors = False
-    options.max_mem = memory
-    return re2.compile(pattern, options)
+def options(size: int) -> re2.Options:
+    """Options of a pattern of `size` characters: its automaton may take memory in proportion, and at least 8 MiB."""
+    chosen = re2.Options()
+    chosen.log_errors = False
+    chosen.max_mem = (8 << 20) + 1024 * size
+    return chosen
+
+
+def compiled(pattern: str) -> re2._Regexp:
+    """`pattern` for bytes of UTF-8. Raises re2.error."""
+    return re2.compile(pattern, options(len(pattern)))
 
 
 def before(data: bytes, at: int, size: int = 1) -> str:

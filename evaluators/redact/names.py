@@ -5,12 +5,12 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Iterator
 
+import re2
+
 from palegreen.evaluators.redact.finder import Finder, Span, compiled
 
 # Scripts without spaces between words: there, a name has no edges to look for.
 _UNSPACED = compiled(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
-_WORD = r"[\pL\pM\pN_]"
-_MEMORY = 256 << 20  # bound of the automaton, for lists of tens of thousands of names
 
 
 def finder(names: Iterable[str]) -> Finder:
@@ -20,7 +20,7 @@ def finder(names: Iterable[str]) -> Finder:
     unspaced = [_escaped(name) for name in spellings if _UNSPACED.search(name)]
     alternatives = [rf"(?:^|[^\pL\pM\pN_])({'|'.join(spaced)})(?:$|[^\pL\pM\pN_])"] if spaced else []
     alternatives += [f"({'|'.join(unspaced)})"] if unspaced else []
-    pattern = compiled("(?i)" + "|".join(alternatives), _MEMORY)
+    pattern = compiled("(?i)" + "|".join(alternatives))
 
     def find(data: bytes) -> Iterator[Span]:
         at = 0
@@ -38,6 +38,4 @@ def _forms(name: str) -> set[str]:
 
 
 def _escaped(name: str) -> str:
-    from re2 import escape
-
-    return r"\s+".join(escape(word) for word in name.split())
+    return r"\s+".join(re2.escape(word) for word in name.split())

@@ -11,7 +11,7 @@ import re2
 from palegreen.evaluators.config import RedactionConfig
 from palegreen.evaluators.redact import card, email, ip, names, own, phone, secret
 from palegreen.evaluators.redact.fields import SampleFields
-from palegreen.evaluators.redact.finder import Finder
+from palegreen.evaluators.redact.finder import Finder, options
 from palegreen.evaluators.redact.folding import fold
 from palegreen.evaluators.redact.jsontext import is_json, rewrite
 from palegreen.evaluators.sample import Sample
@@ -20,10 +20,10 @@ from palegreen.runtime.yamlfile import ConfigError
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ESCAPE = r"\\[u/nrtbf]"
 _BLANKS = re.compile(r"\\[/nrtbf]")
+_MARKS = ("[SECRET]", "[EMAIL]", "[CARD]", "[IP]", "[PHONE]", "[NAME]")
 _FENCE = "```"
 _PASSES = 8  # what one replacement uncovers, the next pass finds; two passes are the rule
 _LEAD = 64  # characters of a JSON key that count as context of its value
-_MEMORY = 16 << 20
 
 
 class Redactor:
@@ -46,7 +46,7 @@ class Redactor:
         self._escapes = len(self._finders)
         self._hints = _hints([finder.hint for finder in self._finders])
         self._marks = [f"[{finder.kind.upper()}]" for finder in self._finders]
-        self._placeholder = re.compile("(" + "|".join(map(re.escape, sorted({*self._marks, "[SECRET]"}))) + ")")
+        self._placeholder = re.compile("(" + "|".join(map(re.escape, sorted({*self._marks, *_MARKS}))) + ")")
         self._fields = SampleFields(self, key)
         self._secrets = config.secrets
         self.counts = {finder.kind: 0 for finder in self._finders}
@@ -190,10 +190,7 @@ def _names_of(path: Path) -> list[str]:
 
 
 def _hints(patterns: Sequence[str]) -> re2.Set:
-    options = re2.Options()
-    options.log_errors = False
-    options.max_mem = _MEMORY
-    hints = re2.Set.SearchSet(options)
+    hints = re2.Set.SearchSet(options(sum(map(len, patterns))))
     for pattern in (*patterns, _ESCAPE):
         hints.Add(pattern)
     hints.Compile()
