@@ -107,7 +107,10 @@ def _find(data: bytes) -> Iterator[Span]:
         begins = [0, *accumulate(stop - begin for begin, stop in groups)]  # in `digits`, and the end of the last
         done = 0
         for first, begin in enumerate(begins[:-1]):
-            for size in _sizes(digits, begin) if begin >= done else ():
+            # Digits in ones and twos are a card only if there is nothing else: long tables are made of such groups.
+            if begin < done or (first and begins[first + 1] - begin <= 2):
+                continue
+            for size in _sizes(digits, begin):
                 last = bisect_left(begins, begin + size) - 1
                 if last + 1 == len(begins) or begins[last + 1] != begin + size:
                     continue  # a group would be cut

@@ -115,6 +115,8 @@ class Redactor:
 
     def _plain(self, text: str, lead: str = "") -> str:
         parts = self._placeholder.split(text)
+        if len(parts) > 1 and not self._hints.Match(fold("\n".join((lead + parts[0], *parts[2::2]))).data):
+            return text
         parts[0] = self._piece(parts[0], lead)
         for at in range(2, len(parts), 2):
             parts[at] = self._piece(parts[at], "")
