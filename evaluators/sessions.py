@@ -134,7 +134,10 @@ class Sessions:
         if not sample.session:
             return Signals()
         session = self._session(sample, now)
-        if sample.choice or self._is_retry(session, sample, now):
+        if sample.choice:
+            return Signals(session.turns)
+        repeated_calls = _repeated_calls(session, sample)
+        if self._is_retry(session, sample, now):  # its calls are known from here on, and that is all
             return Signals(session.turns)
         users = [message["content"] for message in sample.messages if message["role"] == "user"]
         latest = _since_answer(sample.messages)
@@ -144,7 +147,7 @@ class Sessions:
         return Signals(
             session.turns,
             repeated,
-            _repeated_calls(session, sample),
+            repeated_calls,
             sum(message["role"] == "tool" and reports_error(message["content"]) for message in latest),
         )
 

@@ -124,6 +124,14 @@ def test_a_retry_repeats_no_tool_call() -> None:
         assert sessions.observe(sample(user(RESET), at=at, tool_calls=call)).repeated_tool_calls == 0
 
 
+def test_calls_of_a_retry_that_succeeded_are_known_later() -> None:
+    sessions = Sessions()
+    call = [{"name": "find", "arguments": '{"q": 1}'}]
+    sessions.observe(sample(user(RESET), at=10, status=503))
+    assert sessions.observe(sample(user(RESET), at=12, tool_calls=call)) == Signals(turns=1)
+    assert sessions.observe(sample(user(OTHER), at=60, tool_calls=call)).repeated_tool_calls == 1
+
+
 def test_further_choices_of_a_response_are_not_counted_again() -> None:
     sessions = Sessions()
     call = [{"name": "find", "arguments": "{}"}]
