@@ -29,16 +29,15 @@ _KEY = (
     r"storage)"
     r"[_. -]?(?:key|secret|token)(?:[_-]?id)?|secret|token|credentials?|authorization|apikey"
 )
-_VALUE = r"[\"'`]?\s{0,4}(?:=>|:=|==?|:|is|ist|est|es|は|是)\s{0,4}[\"'`]?([^\s\"'`,;<>]{4,512})"
+_SIGN = r"(?:(?:is|ist|est|es) ?)?(?:=>|:=|==?|:)|is|ist|est|es|は|是"
+_VALUE = rf"[\"'`]?\s{{0,4}}(?:{_SIGN})\s{{0,4}}[\"'`]?([^\s\"'`,;<>]{{4,512}})"
 _ASSIGNED_PATTERN = rf"(?i)(?:{_PASSWORDS}|{_KEY}){_VALUE}"
 
 _SHAPED = compiled(_SHAPED_PATTERN)
 _URL = compiled(_URL_PATTERN)
 _HEADER = compiled(_HEADER_PATTERN)
 _ASSIGNED = compiled(_ASSIGNED_PATTERN)
-_PASSWORD_WORD = re.compile(
-    rf"(?:{_PASSWORDS})[\"'`]?\s*(=>|:=|==?|:|is|ist|est|es|は|是)(\s*)([\"'`]?)\Z", re.IGNORECASE
-)
+_PASSWORD_WORD = re.compile(rf"(?:{_PASSWORDS})[\"'`]?\s*({_SIGN})(\s*)([\"'`]?)\Z", re.IGNORECASE)
 _GUARDED = re.compile(rf"(?:.*[^a-z])?(?:{_PASSWORDS}|client[_-]?secret|secret|private[_-]?key)\Z", re.IGNORECASE)
 
 # Stand-ins for a secret in documentation, templates, code and schemas.
@@ -111,7 +110,7 @@ def _find(data: bytes) -> Iterator[Span]:
 # The second of them lets values that a key guards (`guards`) be seen, whatever they are.
 _HINTS = (
     _SHAPED_PATTERN,
-    rf"(?i)(?:{_PASSWORDS}|secret|private[_-]?key)[\"']?\s{{0,4}}[:=]",
+    rf"(?i)(?:{_PASSWORDS}|secret|private[_-]?key)[\"']?\s{{{0, 4}}}[:=]",
     _URL_PATTERN,
     _HEADER_PATTERN,
 )
