@@ -110,7 +110,7 @@ def _find(data: bytes) -> Iterator[Span]:
 # The second of them lets values that a key guards (`guards`) be seen, whatever they are.
 _HINTS = (
     _SHAPED_PATTERN,
-    rf"(?i)(?:{_PASSWORDS}|secret|private[_-]?key)[\"']?\s{{{0, 4}}}[:=]",
+    rf"(?i)(?:{_PASSWORDS}|secret|private[_-]?key)[\"']?\s{{0,4}}[:=]",
     _URL_PATTERN,
     _HEADER_PATTERN,
 )
