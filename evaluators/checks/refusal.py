@@ -21,6 +21,7 @@ from palegreen.evaluators.checks.view import View
 _NEAR = 100
 _SHORT = 300
 _PHRASE = 120  # the longest phrase
+_MEMORY = 16 << 20  # bytes of the automaton; beyond, it is slower and finds the same
 _PLAIN = (("\u2019", "'"), ("\u00a0", " "), ("\n", " "), ("*", ""))
 
 
@@ -33,10 +34,10 @@ def check(view: View) -> Outcome | None:
     if not text or sample.tool_calls or view.wants_json:
         return None
     short = len(text) <= _SHORT
-    head = text if short else text[: _NEAR + _PHRASE]
+    head = (text if short else text[: _NEAR + _PHRASE]).lower()
     for written, plain in _PLAIN:
         head = head.replace(written, plain)
-    found = _phrases().search(head if head.isascii() else head.encode("utf-8", "replace"))
+    found = _phrases().search(head if head.isascii() else head.encode("utf-8", "replace").decode())
     if found and (short or found.start() <= _NEAR):
         return Outcome(False, None, "a phrase of refusal")
     return Outcome(True)
@@ -45,4 +46,7 @@ def check(view: View) -> Outcome | None:
 @cache
 def _phrases() -> Any:
     table = yaml.safe_load(resources.files(__package__).joinpath("refusals.yaml").read_bytes())
-    return re2.compile("(?i)" + "|".join(f"(?:{phrase})" for phrases in table.values() for phrase in phrases))
+    options = re2.Options()
+    options.max_mem = _MEMORY
+    options.log_errors = False
+    return re2.compile("|".join(f"(?:{phrase})" for phrases in table.values() for phrase in phrases), options)
