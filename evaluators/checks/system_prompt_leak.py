@@ -37,28 +37,31 @@ def check(view: View, settings: Settings) -> Outcome | None:
     system = _joined(_QUOTED.sub(" . ", view.system[:_READ]))
     if system.count(" ") <= size:
         return None
-    leaked, others = 0, ""
+    others = ""
     # A passage of that many words holds a whole piece of half as many, wherever the pieces begin.
     step = size // 2
     for at in range(0, len(words) - step + 1, step):
-        if f" {' '.join(words[at : at + step])} " not in system:
-            continue
-        first, last = _extended(words, at, at + step, system)
-        if last - first < size:
+        passage = _passage(words, at, at + step, size, system)
+        if not passage:
             continue
         others = others or _joined("\n".join(view.others))
-        if f" {' '.join(words[first:last])} " not in others:
-            leaked = max(leaked, last - first)
-    return Outcome(not leaked, None, f"{leaked} consecutive words of the system prompt" if leaked else "")
+        if passage not in others:
+            return Outcome(False, None, f"{size} or more consecutive words of the system prompt")
+    return Outcome(True)
 
 
-def _extended(words: list[str], first: int, last: int, system: str) -> tuple[int, int]:
-    """The longest passage around words[first:last] that stands in the system prompt."""
-    while last < len(words) and f" {' '.join(words[first : last + 1])} " in system:
-        last += 1
-    while first > 0 and f" {' '.join(words[first - 1 : last])} " in system:
-        first -= 1
-    return first, last
+def _passage(words: list[str], first: int, last: int, size: int, system: str) -> str:
+    """`size` words around words[first:last] in the system prompt, empty if there are fewer in a row."""
+    while (longer := f" {' '.join(words[first:last])} ") in system:
+        if last - first == size:
+            return longer
+        if last < len(words) and f"{longer}{words[last]} " in system:
+            last += 1
+        elif first > 0:
+            first -= 1
+        else:
+            break
+    return ""
 
 
 @lru_cache(maxsize=64)
