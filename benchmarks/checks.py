@@ -32,8 +32,8 @@ ENGLISH = {
     "prompt": "Our service keeps running out of GPU memory although the dashboard says that a lot of it is free. What"
     " does a high fragmentation mean, which setting of the allocator should we change first, and how can we see"
     " whether the change helped during the next 24 hours, with traffic from all our users?",
-    "response": "A high fragmentation means that the free memory lies in pieces that are too small for the next"
-    " request. Set expandable_segments first: segments then grow instead of being split, and 40% of the reserved memory comes"
+    "response": "A high fragmentation means that the free memory lies in pieces that are too small for the"
+    " next request. Set expandable_segments first: segments then grow instead of being split, and 40% of the memory comes"
     " back. Watch the ratio of inactive blocks for 24 hours; it should fall under 0.1, as Nvidia says.",
 }
 GERMAN = {

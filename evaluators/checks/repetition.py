@@ -18,7 +18,8 @@ from __future__ import annotations
 import zlib
 
 from palegreen.evaluators.checks.outcome import Outcome
-from palegreen.evaluators.checks.view import View
+from palegreen.evaluators.checks.placeholders import told_apart
+from palegreen.evaluators.checks.view import WORD, View
 
 _MIN_TEXT = 20
 _RUN = 24
@@ -40,7 +41,7 @@ _PACKED = 0.1
 
 def check(view: View) -> Outcome | None:
     """Whether the answer goes round in circles."""
-    text = view.text
+    text = told_apart(view.text)
     if len(text) < _MIN_TEXT:
         return None
     if len(text) >= _RUN and _has_run(text[-_TAIL:]):
@@ -49,7 +50,8 @@ def check(view: View) -> Outcome | None:
     if looped >= _CYCLED and looped >= _CYCLES * period and _is_loop(text, period, looped):
         score = 1 - looped / min(len(text), _TAIL)
         return Outcome(False, score, f"the last {looped} characters repeat {period} of them")
-    words = [word for word in view.words[-_MAX_WORDS:] if len(word) > 1 and word.isalpha()]
+    every = view.words if text is view.text else WORD.findall(told_apart(view.unfenced).lower())
+    words = [word for word in every[-_MAX_WORDS:] if len(word) > 1 and (word.isalpha() or word[0] == "_")]
     if len(words) >= _MIN_WORDS:
         runs = len(words) - _GRAM + 1
         distinct = len(set(zip(*(words[at : at + runs] for at in range(_GRAM)), strict=True))) / runs

@@ -10,8 +10,11 @@ from typing import Any, NoReturn
 import jsonschema_rs
 import orjson
 
+from palegreen.evaluators.checks.placeholders import held_by
+
 MAX_BYTES = 64 << 10
 _CACHED = 128
+_NESTING = ("anyOf", "oneOf", "not")  # keywords whose error is of the whole, though a part of it may be at fault
 _PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=10_000)
 
 
@@ -46,9 +49,15 @@ def _compiled(source: bytes) -> Any:
 
 
 def fault(compiled: Any, value: Any) -> str:
-    """What is wrong with a value, by the keyword of the schema that it breaks; empty if it fits."""
-    error = next(compiled.iter_errors(value), None)
-    return "" if error is None else f"breaks {error.kind.name} of the schema"
+    """What is wrong with a value, by the keyword of the schema that it breaks; empty if it fits.
+
+    What redaction put in place of a text need not be of a number's type or fit a pattern.
+    """
+    for error in compiled.iter_errors(value):
+        name = error.kind.name
+        if not ((isinstance(error.instance, str) or name in _NESTING) and held_by(error.instance)):
+            return f"breaks {name} of the schema"
+    return ""
 
 
 def _refuse(_uri: str) -> NoReturn:

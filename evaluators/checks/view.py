@@ -12,13 +12,13 @@ import orjson
 from numpy.typing import NDArray
 
 from palegreen.evaluators.checks.lid import Language, language_of
+from palegreen.evaluators.checks.placeholders import without
 from palegreen.evaluators.checks.scripts import letters_by_script, unspaced
 from palegreen.evaluators.sample import Sample
 
-_WORD = re.compile(r"\w+")
+WORD = re.compile(r"\w+")
 _FENCE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _THINK = re.compile(r"\s*<think>(.*?)</think>", re.DOTALL)
-_PLACEHOLDER = re.compile(r"\[[A-Z][A-Z0-9_]{0,30}\]")
 _READ = 20_000  # characters of a text that a check reads at most; a loop or a wrong script is plain long before
 
 
@@ -74,7 +74,7 @@ class View:
     @cached_property
     def prose(self) -> str:
         """The answer's first 20,000 characters without fenced code and redaction's placeholders, such as [EMAIL]."""
-        return _PLACEHOLDER.sub(" ", self.unfenced) if "[" in self.unfenced else self.unfenced
+        return without(self.unfenced)
 
     @cached_property
     def prompt(self) -> str:
@@ -105,13 +105,13 @@ class View:
     @cached_property
     def words(self) -> list[str]:
         """Words of the answer's prose, in lower case."""
-        return _WORD.findall(self.prose.lower())
+        return WORD.findall(self.prose.lower())
 
     @cached_property
     def word_count(self) -> int:
         """Words of the whole answer; where a script has no blanks (Chinese, Japanese, Thai), each letter is one."""
         text = self.text
-        count = len(_WORD.findall(text))
+        count = len(WORD.findall(text))
         return count if text.isascii() else count + unspaced(text)
 
     @cached_property
@@ -122,7 +122,7 @@ class View:
     @cached_property
     def given_words(self) -> frozenset[str]:
         """Distinct words of all that was given, in lower case."""
-        return frozenset(_WORD.findall(self.given.lower()))
+        return frozenset(WORD.findall(self.given.lower()))
 
     @cached_property
     def terms(self) -> frozenset[str]:
@@ -183,4 +183,4 @@ def terms_of(text: str, words: Iterable[str] | None = None) -> frozenset[str]:
     text = text[:_READ].lower()
     if not text.isascii() and unspaced(text):
         return frozenset(_PAIR.findall(text))
-    return frozenset(word for word in words or _WORD.findall(text) if len(word) > 3 or word.isdigit())
+    return frozenset(word for word in words or WORD.findall(text) if len(word) > 3 or word.isdigit())
