@@ -71,6 +71,8 @@ class Sample:
     cached_tokens: int | None = None
     status: int | None = None
     error: str = ""
+    refused: bool = False
+    """Whether the response said by a field of its own (`refusal`) that the model refused; `response` is that text."""
     ended: Ended = "complete"
     truncated: bool = False
     """Whether a limit on the body cut what was held: text is missing that the client got."""

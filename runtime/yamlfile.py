@@ -91,7 +91,7 @@ class Document:
         try:
             return model.model_validate(_without_empty_sections(self.data, model))
         except ValidationError as refused:
-            found = [(self._place(e["loc"])[1] or 0, _describe(model, e), e["loc"]) for e in refused.errors()]
+            found = [(self._place(e["loc"])[1] or 0, describe(model, e), e["loc"]) for e in refused.errors()]
         found.sort(key=lambda item: item[0])
         _, text, location = found[0]
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
@@ -192,7 +192,8 @@ def _without_empty_sections(data: dict[str, Any], model: type[BaseModel]) -> dic
     return kept
 
 
-def _describe(model: type[BaseModel], error: ErrorDetails) -> str:
+def describe(model: type[BaseModel], error: ErrorDetails) -> str:
+    """One error of a validation in our words: what is wrong with the value, and what is allowed."""
     kind, location, message = error["type"], error["loc"], error["msg"]
     if kind == "extra_forbidden":
         allowed = sorted(key for owner in _models(_resolve(model, location[:-1])) for key in _keys(owner))

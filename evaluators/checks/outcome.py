@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Literal, NamedTuple
 
-if TYPE_CHECKING:
-    from palegreen.evaluators.checks.view import View
+Result = Literal["pass", "fail", "skipped"]
 
 
 class Outcome(NamedTuple):
@@ -19,6 +18,23 @@ class Outcome(NamedTuple):
     score: float | None = None
     why: str = ""
 
+    @property
+    def result(self) -> Result:
+        """The outcome as it is counted: what neither passed nor failed is skipped, whether it has a score or not."""
+        return "skipped" if self.passed is None else "pass" if self.passed else "fail"
 
-Check = Callable[["View"], Outcome | None]
-"""A check: a function of a view; None means that it does not apply (skipped)."""
+
+Check = Callable[..., Outcome | None]
+"""A check: a function `(view: View)` or, where it has settings, `(view: View, settings: Settings)`.
+
+None means that it does not apply (skipped).
+"""
+
+
+def graded(score: float, minimum: float | None, why: str) -> Outcome:
+    """A score that passes or fails only where a minimum is set; `why` is said of a failure."""
+    score = min(max(score, 0.0), 1.0)
+    if minimum is None:
+        return Outcome(None, score)
+    passed = score >= minimum
+    return Outcome(passed, score, "" if passed else f"{why} ({score:.2f}, at least {minimum:g} asked)")
