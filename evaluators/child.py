@@ -39,7 +39,7 @@ class RefusedError(Exception):
 
 
 class Child:
-    """Runs `python -m MODULE`. `brief` gives what it is told at each start: the configuration as JSON.
+    """Runs `python -m MODULE`. `brief` is told at each start: the configuration as JSON, and a key.
 
     Args:
         timeout: seconds of silence after which it is killed; it reports once a second.
@@ -51,7 +51,7 @@ class Child:
         self,
         name: str,
         module: str,
-        brief: Callable[[], bytes],
+        brief: Callable[[], tuple[bytes, bytes]],
         queue: Path,
         *,
         timeout: float,
@@ -156,7 +156,7 @@ class Child:
         )
         if process.stdin is None or process.stdout is None:  # for the type checker: both are pipes
             raise RuntimeError("a child without pipes")
-        process.stdin.write(encode({"queue": str(self._queue)}, [self._brief()]))
+        process.stdin.write(encode({"queue": str(self._queue)}, self._brief()))
         try:
             refusal = await self._listen(process, process.stdout)
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import secrets
 import signal
 import tempfile
 import time
@@ -46,6 +47,7 @@ class Evaluator:
         self._exposition: Exposition | None = None
         self._children: tuple[Child, ...] = ()
         self._hangup = asyncio.Event()
+        self._key = secrets.token_bytes(32)  # outlives scorers, so that what they hash stays the same
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, or until a file that is read once is done.
@@ -85,8 +87,8 @@ class Evaluator:
                 log.info("evaluate.stopped")
 
     def _child(self, name: str, module: str, queue: Path, timeout: float, memory: int | None) -> Child:
-        def brief() -> bytes:
-            return self._config.model_dump_json().encode()
+        def brief() -> tuple[bytes, bytes]:
+            return self._config.model_dump_json().encode(), self._key
 
         return Child(name, module, brief, queue, timeout=timeout, memory=memory, changed=self._forget)
 

@@ -30,7 +30,7 @@ class Line:
         os.dup2(2, 1)  # whatever prints must not end up between frames
         os.set_blocking(self._out, False)
         self._pending = b""
-        self.config, self.queue = self._brief()
+        self.config, self.queue, self.key = self._brief()
         configure(self.config.log_level, self.config.log_format)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         Thread(target=self._watch, name="lifeline", daemon=True).start()
@@ -58,11 +58,11 @@ class Line:
         self._send(encode({"kind": "refused", "why": why, "blame": blame}))
         return EXIT_REFUSED
 
-    def _brief(self) -> tuple[EvaluateConfig, str]:
+    def _brief(self) -> tuple[EvaluateConfig, str, bytes]:
         decoder = Decoder()
         while data := os.read(0, 65536):
             for header, parts in decoder.feed(data):
-                return EvaluateConfig.model_validate_json(parts[0]), header["queue"]
+                return EvaluateConfig.model_validate_json(parts[0]), header["queue"], parts[1]
         sys.exit("this is a child process of palegreen evaluate and gets its brief from it")
 
     def _send(self, frame: bytes) -> None:

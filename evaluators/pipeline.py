@@ -41,16 +41,24 @@ VectorsOf = dict[str, NDArray[np.float32]]
 
 
 class Pipeline:
-    """Everything the scorer does, without the process around it. `starting` is told what takes long at the start.
+    """Everything the scorer does, without the process around it.
 
-    Raises ConfigError and EmbedderError, one line, where it cannot begin.
+    Args:
+        config: of the evaluator.
+        key: under which identifiers are hashed that have something to hide; the same key gives the same hash.
+        starting: told what takes long at the start.
+
+    Raises:
+        ConfigError, EmbedderError: it cannot begin; one line.
     """
 
-    def __init__(self, config: EvaluateConfig, starting: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, config: EvaluateConfig, key: bytes | None = None, starting: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._config = config
-        self._decoder = Decoder(Defaults(config.model, config.endpoint, config.identity()), config.session_header)
+        self._decoder = Decoder(Defaults(), config.session_header)
         self._sampler = Sampler.of(config)
-        self._redactor = Redactor(config.redaction)
+        self._redactor = Redactor(config.redaction, key)
         self._checks = build(config.checks)
         starting(f"embedder {config.embedder}")
         self._embedder = embedder(config.embedder, config.embedder_dir, config.scorer_threads)
@@ -78,7 +86,7 @@ class Pipeline:
         with self._ledger.stage("decode"):
             samples = list(self._samples(batch))
         with self._ledger.stage("redact"):
-            samples = list(self._survivors(self._redactor.sample, samples))
+            samples = list(self._survivors(self._redacted, samples))
         breathe()
         with self._ledger.stage("embed"):
             vectors = self._embedded(samples)
@@ -135,7 +143,7 @@ class Pipeline:
                 if self._is_wanted(observation):
                     yield observation
             elif isinstance(observation, Step):
-                self._ledger.step(observation)
+                self._ledger.step(replace(observation, name=self._redactor.text(observation.name)))
             else:
                 self._note(observation)
 
@@ -166,8 +174,17 @@ class Pipeline:
         return decision.sampled is not None
 
     def _note(self, feedback: Feedback) -> None:
-        found = self._store.attach_feedback(feedback.response_id, feedback.kind) if self._store is not None else None
+        response_id = self._redactor.identifier(feedback.response_id)
+        found = self._store.attach_feedback(response_id, feedback.kind) if self._store is not None else None
         self._ledger.feedback(feedback.kind, (found.model, found.endpoint, found.replica) if found else None)
+
+    def _redacted(self, sample: Sample) -> Sample:
+        """Without what is to be hidden, and with what the configuration knows of where it is from."""
+        sample = self._redactor.sample(sample)
+        sample.model = sample.model or self._config.model
+        sample.endpoint = sample.endpoint or self._config.endpoint
+        sample.replica = sample.replica or self._config.identity()
+        return sample
 
     def _embedded(self, samples: Sequence[Sample]) -> list[VectorsOf]:
         """Unit vectors of each sample's response, prompt and contexts (their mean), as far as there are such."""

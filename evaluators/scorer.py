@@ -97,7 +97,7 @@ def main() -> int:
     limit = line.config.scorer_memory_limit * _HEADROOM
     resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
     try:
-        pipeline = Pipeline(line.config, line.starting)
+        pipeline = Pipeline(line.config, line.key, line.starting)
     except (ConfigError, EmbedderError) as refused:
         return line.refuse(str(refused), "config")
     scorer = Scorer(pipeline, line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from palegreen.evaluators.embed.embedder import Embedder
 from palegreen.runtime.settings import Section
@@ -24,13 +24,13 @@ class Pinned(Section):
 class Manifest(Section):
     """What a baseline folder says of itself. `quantiles` are those of each channel, `{"0.5": value, ...}`."""
 
-    model_config = {"extra": "ignore", "frozen": True}  # a newer version may say more
+    model_config = ConfigDict(extra="ignore", frozen=True)  # a newer version may say more
 
     format: int
     embedder: Pinned | None = None
     samples: int = Field(ge=0)
     created: float = Field(ge=0, description="epoch seconds")
-    quantiles: dict[str, dict[str, float]] = {}
+    quantiles: dict[str, dict[str, float]] = Field({})
 
 
 def load(folder: Path) -> Manifest:

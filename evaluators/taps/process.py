@@ -37,10 +37,8 @@ class TapProcess:
         self._stop = asyncio.Event()
         # What an ASGI tap has sampled at its rate is thinned by session and budget here, where all of them meet.
         self._thin = Sampler(session_interval=config.session_interval, per_second=config.samples_per_second)
-        self._position = (
-            config.store_path.with_name(f"{config.store_path.name}.position") if config.store_path else None
-        )
-        self._position = self._position or queue_path.with_name("position")
+        beside = config.store_path or queue_path
+        self._position = beside.with_name(f"{beside.name}.position")
 
     async def run(self) -> None:
         """Serve until SIGTERM."""
