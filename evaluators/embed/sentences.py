@@ -30,7 +30,7 @@ class Sentences:
         folder = _folder(model)
         try:
             self._model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-        except Exception as failure:  # noqa: BLE001  whatever the library meets in a folder that holds no model of its
+        except Exception as failure:  # whatever it meets in a folder that holds no model
             raise EmbedderError(f"{self.name} cannot be loaded: {' '.join(str(failure).split())}") from failure
         self.digest = geometry(_contents(folder), str(LONGEST))
         self.dimensions = len(self._model.encode(["dimensions"])[0])
@@ -56,7 +56,7 @@ def _folder(model: str) -> Path:
         return Path(model)
     try:
         return Path(snapshot_download(model, local_files_only=True))
-    except Exception as failure:  # noqa: BLE001  names that are none, caches that are not there: exceptions of all kinds
+    except Exception as failure:  # names that are none, a cache that is not there: exceptions of many kinds
         raise EmbedderError(
             f"sentence-transformers:{model} is neither a folder nor in the Hugging Face cache of this machine: "
             f"give the path of its folder, or fetch it first with hf download {model}"
