@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -244,8 +245,6 @@ class Pipeline:
 
 
 def _mean(rows: Vectors) -> NDArray[np.float32]:
-    if len(rows) == 1:
-        return rows[0]
-    mean: NDArray[np.float32] = rows.mean(axis=0)
-    length = float(np.linalg.norm(mean))
-    return mean / np.float32(length) if length > 0 else mean
+    mean: NDArray[np.float32] = rows[0] if len(rows) == 1 else rows.mean(axis=0)
+    length = np.float32(np.linalg.norm(mean))
+    return mean / length if length > 0 else mean
