@@ -113,6 +113,19 @@ class EvaluateConfig(Section):
         """Values of the labels endpoint, instance_id, namespace, pod."""
         return (self.endpoint, self.identity(), self.namespace, self.pod)
 
+    def taps(self) -> tuple[str, ...]:
+        """The taps that are configured: values of the label tap."""
+        taps = {
+            "proxy": self.upstream,
+            "asgi": self.tap_socket,
+            "otlp": self.sink_address or self.otlp_grpc_address,
+            "kserve": self.sink_address,
+            "litellm": self.sink_address,
+            "feedback": self.sink_address,
+            "file": self.file,
+        }
+        return tuple(name for name, given in taps.items() if given)
+
     @property
     def store_path(self) -> Path | None:
         """The store's file, None where no text is kept."""
@@ -143,7 +156,7 @@ def load(path: Path | None, overrides: Mapping[str, Any], origins: Mapping[str, 
     """The configuration of `path` with `overrides` on top. Raises ConfigError, one line."""
     base = Document.read(path).validate(EvaluateConfig) if path is not None else EvaluateConfig()
     config = overlaid(base, overrides, origins)
-    if not any((config.upstream, config.sink_address, config.otlp_grpc_address, config.tap_socket, config.file)):
+    if not config.taps():
         raise ConfigError(
             "no tap: give at least one of --upstream, --sink-address, --otlp-grpc-address, --tap-socket and --file"
         )

@@ -32,6 +32,9 @@ class Ledger:
         self._config = config
         self._tally = Tally((), BUCKETS, free=_FREE)
         self._lag: float | None = None
+        for tap in config.taps():  # there from the start, so that increase() sees the first
+            for reason in ("undecodable", "scorer_error"):
+                self._tally.count("palegreen_tap_dropped_total", *config.common(), tap, reason, by=0)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -22,6 +22,13 @@ from palegreen.runtime.web import ListenError
 from palegreen.runtime.yamlfile import ConfigError
 
 _DRAIN = 20.0  # seconds that responses under way get at the end
+# There from the start, so that increase() sees the first.
+_LOSSES = ("queue_full", "too_large", "scorer_died", "shutdown")
+    "queue_full",
+    "too_large",
+    "scorer_died",
+    "shutdown",
+)  # there from the start, so that increase() sees the first
 _SETTLE = 3.0  # seconds that the scorer then gets for what waits
 
 
@@ -35,6 +42,10 @@ class TapProcess:
         self._queue = Queue(config.queue_limit, self._tally)
         self._desk = Desk(self._queue, queue_path)
         self._stop = asyncio.Event()
+        for name in config.taps():
+            self._tally.count("palegreen_tap_received_total", name, by=0)
+            for reason in _LOSSES:
+                self._tally.count("palegreen_tap_dropped_total", name, reason, by=0)
         # What an ASGI tap has sampled at its rate is thinned by session and budget here, where all of them meet.
         self._thin = Sampler(session_interval=config.session_interval, per_second=config.samples_per_second)
         beside = config.store_path or queue_path
@@ -51,8 +62,9 @@ class TapProcess:
             background = [asyncio.create_task(self._report())]
             if self._config.file is not None:
                 background.append(asyncio.create_task(self._read(self._config.file)))
-            stopped = asyncio.create_task(self._stop.wait())
-            await asyncio.wait([stopped, *background], return_when=asyncio.FIRST_EXCEPTION)
+            for task in background:
+                task.add_done_callback(self._end_if_failed)
+            await self._stop.wait()
         await self._settled(_SETTLE)
         for task in background:
             task.cancel()
@@ -104,6 +116,10 @@ class TapProcess:
                 return
         self._queue.put(envelope)
 
+    def _end_if_failed(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self._stop.set()
+
     async def _report(self) -> None:
         while True:
             self._line.readings(self._tally.readings())
@@ -112,7 +128,7 @@ class TapProcess:
     async def _read(self, path: Path) -> None:
         config = self._config
         await file.run(path, config.follow, self._queue.put_patiently, self._tally, position=self._position)
-        if not any((config.upstream, config.sink_address, config.otlp_grpc_address, config.tap_socket)):
+        if config.taps() == ("file",):
             await self._settled(None)
             self._line.done()
 

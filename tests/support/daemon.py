@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Thread
 from typing import Self
@@ -33,16 +33,25 @@ def run(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Com
     )
 
 
+NODE = ("node", "--no-nvml", "--no-network", "--no-kubelet")
+
+
 class Daemon:
-    """The node daemon on a port of its own choice, without sources of the node itself.
+    """A daemon on a port of its own choice: the node's without sources of the node itself, or another `command`.
 
     `log` is what it has written to standard error.
     """
 
-    def __init__(self, *arguments: str, env: Mapping[str, str] | None = None, address: str = "127.0.0.1:0") -> None:
-        command = [PROGRAM, "node", "--no-nvml", "--no-network", "--no-kubelet", *arguments]
+    def __init__(
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        address: str = "127.0.0.1:0",
+        command: Sequence[str] = NODE,
+    ) -> None:
+        command = [PROGRAM, *command, *arguments]
         if address:
-            command += ["--listen-address", address]
+            command = [*command, "--listen-address", address]
         self.log: list[str] = []
         self._process = subprocess.Popen(
             command, env=environment(env), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -50,7 +59,7 @@ class Daemon:
         self._reading = Thread(target=self._read, daemon=True)
         self._reading.start()
         try:
-            line = until(lambda: next((line for line in self.log if "node.listening" in line), ""), 30)
+            line = until(lambda: next((line for line in self.log if ".listening" in line), ""), 30)
         except AssertionError:
             self.kill()
             raise AssertionError(f"it does not listen: {self.log}") from None
