@@ -37,6 +37,7 @@ _ENGLISH = frozenset(
     )
 )
 _ENGLISH_WORDS = 4
+_ENGLISH_SIGNS = 0.03  # share of dashes, quotes and foreign names
 
 
 class Language(NamedTuple):
@@ -53,7 +54,8 @@ def language_of(text: str) -> Language | None:
 
 @lru_cache(maxsize=512)
 def _language_of(text: str) -> Language | None:
-    if text.isascii() and len(_ENGLISH.intersection(text.lower().split())) >= _ENGLISH_WORDS:
+    foreign = 0 if text.isascii() else len(text) - len(text.encode("ascii", "ignore"))
+    if foreign <= _ENGLISH_SIGNS * len(text) and len(_ENGLISH.intersection(text.lower().split())) >= _ENGLISH_WORDS:
         return Language("en", 1.0)
     plain = " ".join((_LINK.sub(" ", text) if "://" in text else text).split())[:EXCERPT]
     if len(plain) < _LETTERS and len(_UNSPACED.findall(plain)) < _LETTERS_UNSPACED:
