@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-EXCERPT = 240  # characters: longer ones are seldom clearer, and cost in proportion
+EXCERPT = 200  # characters: longer ones are seldom clearer, and cost in proportion
 _LETTERS = 24  # fewer say little, except where one letter is a word
 _LETTERS_UNSPACED = 8
 _LINK = re.compile(r"https?://\S+")
