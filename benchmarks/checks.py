@@ -33,8 +33,8 @@ ENGLISH = {
     " does a high fragmentation mean, which setting of the allocator should we change first, and how can we see"
     " whether the change helped during the next 24 hours, with traffic from all our users?",
     "response": "A high fragmentation means that the free memory lies in pieces that are too small for the"
-    " next request. Set expandable_segments first: segments then grow instead of being split, and 40% of the memory comes"
-    " back. Watch the ratio of inactive blocks for 24 hours; it should fall under 0.1, as Nvidia says.",
+    " next request. Set expandable_segments first: segments then grow instead of being split, and 40% of the memory"
+    " comes back. Watch the ratio of inactive blocks for 24 hours; it should fall under 0.1, as Nvidia says.",
 }
 GERMAN = {
     "prompt": "Unserem Dienst geht ständig der Speicher der Grafikkarte aus, obwohl laut Übersicht viel davon frei ist."

@@ -2,9 +2,11 @@
 
 Fails: pairs of Latin letters whose mean surprise is above 5.1 bits, over at least 100 of them (prose in twenty
 languages: 3.9, one text in a thousand above 4.8; random letters: 5.4 to 6.4), or three words in which Latin letters
-touch Cyrillic, Arabic, Hebrew, Thai or Devanagari ones. The score falls from 1 at 4.5 bits to 0 at 6.
-Skipped: fewer pairs, and answers given as JSON. Fenced code is left out, as are long strings without blanks (keys,
-hashes, base64). Real words in a senseless order are not seen: `logprob` and the cosines see those.
+touch Cyrillic, Arabic, Hebrew, Thai or Devanagari ones, or 60 words and more of which less than 3% have occurred before
+(prose: 35%, one text in two hundred below 10%), unless commas or line ends make it a list. The score falls from 1 at
+4.5 bits to 0 at 6. Skipped: fewer pairs, and answers given as JSON. Fenced code is left out, as are long strings
+without blanks (keys, hashes, base64). Sentences of ordinary words without sense are not seen: `logprob` and the cosines
+see those.
 """
 
 from __future__ import annotations
@@ -25,6 +27,12 @@ _MAX_BITS = 5.1
 _BEST_BITS, _WORST_BITS = 4.5, 6.0
 _MIN_PAIRS = 100
 _MAX_MIXED = 2
+_SALAD_WORDS, _SALAD_MOST = 60, 200
+_SALAD_REPEATS = 0.03
+_LIST_MARKS = ",;\n|\t"
+_LIST_SHARE = 0.2
+_SPACED = frozenset(("Latin", "Cyrillic", "Greek", "IPA"))  # where particles are words of their own
+_SPACED_SHARE = 0.8
 _OPAQUE = 32  # characters without a blank: links, paths, keys, base64
 _OTHER = "\u0400-\u052f\u0590-\u06ff\u0900-\u0dff\u0e00-\u0e7f"
 _MIXED = re.compile(rf"[A-Za-z]{{2}}[{_OTHER}]{{2}}|[{_OTHER}]{{2}}[A-Za-z]{{2}}")
@@ -40,6 +48,8 @@ def check(view: View) -> Outcome | None:
         mixed = len(_MIXED.findall(prose))
         if mixed > _MAX_MIXED:
             return Outcome(False, 0.0, f"{mixed} words mix alphabets")
+    if _is_salad(view):
+        return Outcome(False, 0.0, "hardly a word occurs twice")
     bits, pairs = _surprise(" ".join([word for word in prose.split() if len(word) < _OPAQUE]))
     if pairs < _MIN_PAIRS:
         return None
@@ -47,6 +57,16 @@ def check(view: View) -> Outcome | None:
     if bits > _MAX_BITS:
         return Outcome(False, score, f"pairs of letters carry {bits:.1f} bits, at most {_MAX_BITS}")
     return Outcome(True, score)
+
+
+def _is_salad(view: View) -> bool:
+    """Whether words were drawn by chance: prose cannot do without saying "the" again."""
+    words = [word for word in view.words[:_SALAD_MOST] if word.isalpha()]
+    if len(words) < _SALAD_WORDS or len(set(words)) <= (1 - _SALAD_REPEATS) * len(words):
+        return False
+    marks = sum(map(view.prose.count, _LIST_MARKS))
+    spaced = sum(count for script, count in view.scripts.items() if script in _SPACED)
+    return marks < _LIST_SHARE * len(view.words) and spaced >= _SPACED_SHARE * sum(view.scripts.values())
 
 
 def _surprise(text: str) -> tuple[float, int]:

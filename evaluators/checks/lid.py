@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-EXCERPT = 240  # characters: longer ones are seldom clearer, and cost in proportion
+EXCERPT = 200  # characters: longer ones are seldom clearer, and cost in proportion
 _LETTERS = 24  # fewer say little, except where one letter is a word
 _LETTERS_UNSPACED = 8
 _LINK = re.compile(r"https?://\S+")
@@ -37,6 +37,7 @@ _ENGLISH = frozenset(
     )
 )
 _ENGLISH_WORDS = 4
+_ENGLISH_SIGNS = 0.03  # share of dashes, quotes and foreign names
 
 
 class Language(NamedTuple):
@@ -53,7 +54,8 @@ def language_of(text: str) -> Language | None:
 
 @lru_cache(maxsize=512)
 def _language_of(text: str) -> Language | None:
-    if text.isascii() and len(_ENGLISH.intersection(text.lower().split())) >= _ENGLISH_WORDS:
+    foreign = 0 if text.isascii() else len(text) - len(text.encode("ascii", "ignore"))
+    if foreign <= _ENGLISH_SIGNS * len(text) and len(_ENGLISH.intersection(text.lower().split())) >= _ENGLISH_WORDS:
         return Language("en", 1.0)
     plain = " ".join((_LINK.sub(" ", text) if "://" in text else text).split())[:EXCERPT]
     if len(plain) < _LETTERS and len(_UNSPACED.findall(plain)) < _LETTERS_UNSPACED:

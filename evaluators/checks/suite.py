@@ -81,6 +81,8 @@ def lawful(name: str, view: View, settings: dict[str, Any] | None = None) -> Out
 
 
 def _text(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_text(item) for item in value]
     return value["text"] * value["times"] if isinstance(value, dict) and value.keys() == {"text", "times"} else value
 
 

@@ -10,6 +10,7 @@ differences are not recognised: allow some where answers calculate.
 from __future__ import annotations
 
 import re
+from functools import cached_property
 
 from pydantic import Field
 
@@ -28,6 +29,7 @@ _MONTHS = {
 _MARK = re.compile(r"[.,'\u2019\u00a0\u202f ]")
 _POWERS = (0, 2, -2, 3, -3, 6, -6, 9, -9)
 _MAX_GIVEN = 200_000
+_MAX_DIGITS = 18
 
 Number = tuple[str, int]
 """Digits without zeros around them, and the power of ten that the last stands for: 1,500 is ("15", 2)."""
@@ -43,65 +45,66 @@ def check(view: View, settings: Settings) -> Outcome | None:
     """Whether the answer's numbers come from what was given."""
     if not view.context:
         return None
-    found = frozenset(
-        number for number in _numbers(_NUMBERING.sub(" ", view.prose)) if len(number[0]) > 1 or number[1] > 0
-    )
+    found = {token for token in _NUMBER.findall(_NUMBERING.sub(" ", view.prose)) if len(token) > 1}
     if not found:
         return None
-    text = view.given[:_MAX_GIVEN]
-    given = frozenset(_numbers(text))
-    missing = [number for number in found if not _grounded(number, given) and not _is_month(number, text)]
-    score = 1 - len(missing) / len(found)
-    if len(missing) <= settings.allowed:
+    given = _Given(view.given[:_MAX_GIVEN])
+    missing = sum(not any(all(map(given.holds, reading)) for reading in _readings(token)) for token in found)
+    score = 1 - missing / len(found)
+    if missing <= settings.allowed:
         return Outcome(True, score)
-    return Outcome(False, score, f"{len(missing)} of {len(found)} numbers are not in what was given")
+    return Outcome(False, score, f"{missing} of {len(found)} numbers are not in what was given")
 
 
-def _is_month(number: Number, text: str) -> bool:
-    """Whether the number may stand for a month that the text names; those before October are single digits."""
-    return any(name in text.lower() for name in _MONTHS.get(number, ()))
+class _Given:
+    """The numbers of what was given."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        tokens = set(_NUMBER.findall(text))
+        self._numbers = {number for token in tokens for reading in _readings(token) for number in reading}
+
+    @cached_property
+    def _rounded(self) -> set[Number]:
+        """The longer ones of them to any number of digits, at least two."""
+        return {
+            _number(str(int(digits[:kept]) + (digits[kept] >= "5")), power + len(digits) - kept)
+            for digits, power in self._numbers
+            if len(digits) <= _MAX_DIGITS
+            for kept in range(2, len(digits))
+        }
+
+    def holds(self, number: Number) -> bool:
+        """Whether a number is there, or follows from one that is."""
+        digits, power = number
+        return (
+            (len(digits) == 1 and power == 0)
+            or any((digits, power + step) in self._numbers for step in _POWERS)
+            or any((century + digits, power) in self._numbers for century in ("19", "20"))  # a year of two digits
+            or any((digits, power + step) in self._rounded for step in _POWERS)
+            or any(name in self._text.lower() for name in _MONTHS.get(number, ()))
+        )
 
 
-def _numbers(text: str) -> set[Number]:
-    return {number for token in set(_NUMBER.findall(text)) for number in _readings(token)}
-
-
-def _readings(token: str) -> list[Number]:
-    """A number as it was meant: a dot or comma before one, two or four digits and more is the decimal point, before
-    three it may be either, which differ by a power of a thousand. Several of them are dates, versions, lists: each
-    part counts.
+def _readings(token: str) -> list[list[Number]]:
+    """What may have been meant. Groups of three digits are one number, or several if blanks separate them; which of dot
+    and comma separates thousands makes no difference, since that is a power of a thousand. A last part of another
+    length is the decimals of one number; else dots separate the parts of a date or a version.
     """
     parts = _MARK.split(token)
     marks = [mark for mark in token if not mark.isdigit()]
-    grouped = all(len(part) == 3 for part in parts[1:]) and len(parts[0]) <= 3
-    if len(parts) == 1 or grouped:
-        return [_number("".join(parts), 0)]
-    decimal = len(parts) == 2 or (all(len(part) == 3 for part in parts[1:-1]) and marks[-1] not in marks[:-1])
-    if decimal and marks[-1] in ".,":
-        return [_number("".join(parts), -len(parts[-1]))]
-    return [_number(part, 0) for part in parts]
+    several = [_number(part, 0) for part in parts]
+    if not marks:
+        return [several]
+    if len(parts[0]) <= 3 and all(len(part) == 3 for part in parts[1:]):
+        whole = [_number("".join(parts), 0)]
+        return [whole, several] if any(map(str.isspace, marks)) else [whole]
+    grouped = len(parts) == 2 or (all(len(part) == 3 for part in parts[1:-1]) and marks[-1] not in marks[:-1])
+    if grouped and marks[-1] in ".,":
+        return [[_number("".join(parts), -len(parts[-1]))]]
+    return [several]
 
 
 def _number(digits: str, power: int) -> Number:
-    plain = digits.lstrip("0").rstrip("0")
-    if not plain:
-        return "0", 0
-    return plain, power + len(digits) - len(digits.rstrip("0"))
-
-
-def _grounded(number: Number, given: frozenset[Number]) -> bool:
-    digits, power = number
-    if any((digits, power + step) in given for step in _POWERS):
-        return True
-    if (f"20{digits}", power) in given or (f"19{digits}", power) in given:
-        return True  # a year of two digits
-    return len(digits) > 1 and any(_rounds_to(other, at, digits, power) for other, at in given)
-
-
-def _rounds_to(exact: str, power: int, digits: str, rounded_power: int) -> bool:
-    """Whether a longer number is this one when rounded, up to the same steps of scale."""
-    cut = len(exact) - len(digits)
-    if cut <= 0 or rounded_power - (power + cut) not in _POWERS:
-        return False
-    kept = int(exact[: len(digits)])
-    return int(digits) == kept + (exact[len(digits)] >= "5")
+    plain = digits.strip("0")
+    return (plain, power + len(digits) - len(digits.rstrip("0"))) if plain else ("0", 0)
