@@ -196,6 +196,8 @@ def test_a_folder_that_cannot_be_made_is_one_line_that_says_what_to_do(tmp_path:
         EmbedderError, match=r"^[^\n]*/file/models cannot be written: Not a directory; set embedder_dir"
     ):
         embedder("minilm", tmp_path / "file" / "models", 1)
+    with pytest.raises(EmbedderError, match=r"^[^\n]* cannot be read: File name too long; set embedder_dir"):
+        embedder("minilm", tmp_path / ("x" * 300), 1)
 
 
 def test_without_the_weights_the_message_names_the_package(tmp_path: Path) -> None:

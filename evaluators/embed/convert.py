@@ -40,14 +40,21 @@ log = structlog.get_logger()
 def loaded(directory: Path | None) -> bytes:
     """The converted model of a folder (default: the user's cache folder), made there if missing. Raises EmbedderError.
 
-    It is made by a process of its own: what that needs (onnx, and 200 MB of memory) is gone afterwards.
+    It is made by a process of its own: what that needs (onnx, and 250 MiB of memory) is gone afterwards.
     """
     directory = directory or _cache()
     path = directory / FILE
-    if not path.exists():
+    try:
+        present = path.exists()
+    except OSError as failure:
+        raise EmbedderError(
+            f"{directory} cannot be read: {failure.strerror}; set embedder_dir to a folder that can"
+        ) from failure
+    if not present:
         log.info("converting the embedder, once; this takes some seconds", path=str(path))
         made = subprocess.run(
             [sys.executable, "-m", "palegreen.evaluators.embed.convert", "--out", str(directory)],
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",

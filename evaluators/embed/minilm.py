@@ -16,7 +16,7 @@ from palegreen.evaluators.embed.tokens import Tokens
 WINDOW = 256
 """Most tokens of a text, as the model was trained; the rest is not read. About 1,100 characters of English."""
 
-BATCH = 512
+BATCH = 384
 """Most tokens that run together, padding among them. More is no faster, as the caches hold no more."""
 
 
