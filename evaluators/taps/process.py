@@ -24,11 +24,6 @@ from palegreen.runtime.yamlfile import ConfigError
 _DRAIN = 20.0  # seconds that responses under way get at the end
 # There from the start, so that increase() sees the first.
 _LOSSES = ("queue_full", "too_large", "scorer_died", "shutdown")
-    "queue_full",
-    "too_large",
-    "scorer_died",
-    "shutdown",
-)  # there from the start, so that increase() sees the first
 _SETTLE = 3.0  # seconds that the scorer then gets for what waits
 
 
