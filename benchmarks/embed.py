@@ -64,7 +64,7 @@ def measure(name: str, model: str, count: int) -> str:
     else:
         from palegreen.evaluators.embed.choose import embedder
 
-        made = embedder(name, None, 1)
+        made = embedder(name, 1)
         assert made is not None
         embed = made.embed
     work = texts(count)

@@ -77,9 +77,6 @@ class EvaluateConfig(Section):
         64 << 20, description="most memory of samples that wait to be scored, and as much again of exchanges under way"
     )
     embedder: str = Field("minilm", description="minilm, static, none, or sentence-transformers:MODEL")
-    embedder_dir: Path | None = Field(
-        None, description="folder of converted embedders; the user's cache folder if not given"
-    )
     baseline: Path | None = Field(None, description="baseline to compare with")
     store: str = Field("none", description="SQLite file for samples and scores, or none: then no text is kept")
     store_max_age: Seconds = Field(7 * 86400.0, description="samples are deleted after this time")
@@ -144,7 +141,7 @@ class EvaluateConfig(Section):
 
 # What the scorer alone is told, which is started again for it; any other change needs a restart.
 _LIVE = (
-    "model", "embedder", "embedder_dir", "baseline", "store", "store_max_age", "store_max_size", "scorer_threads",
+    "model", "embedder", "baseline", "store", "store_max_age", "store_max_size", "scorer_threads",
     "redaction", "checks", "otlp", "log_level",
 )  # fmt: skip
 FIXED = tuple(key for key in EvaluateConfig.model_fields if key not in _LIVE)

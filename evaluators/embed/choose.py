@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from palegreen.evaluators.embed.embedder import Embedder, EmbedderError
 
 ALLOWED = "minilm, static, none, sentence-transformers:MODEL"
 _OTHER = "sentence-transformers:"
 
 
-def embedder(name: str, directory: Path | None, threads: int) -> Embedder | None:
+def embedder(name: str, threads: int) -> Embedder | None:
     """The embedder of that name, ready; None for `none`. Raises EmbedderError, one line.
 
-    `directory` holds converted models (default: the user's cache folder), `threads` is the most that one call uses.
+    `threads` is the most that one call uses.
     """
     extra = "sentence-transformers" if name.startswith(_OTHER) else "evaluators"
     try:
-        return _made(name, directory, threads)
+        return _made(name, threads)
     except ModuleNotFoundError as missing:
         raise EmbedderError(
             f"the embedder {name} needs the package {missing.name}: pip install 'palegreen[{extra}]'"
         ) from missing
 
 
-def _made(name: str, directory: Path | None, threads: int) -> Embedder | None:
+def _made(name: str, threads: int) -> Embedder | None:
     if name == "none":
         return None
     if name == "minilm":
         from palegreen.evaluators.embed.minilm import MiniLM
 
-        return MiniLM(directory, threads)
+        return MiniLM(threads)
     if name == "static":
         from palegreen.evaluators.embed.static import Static
 

@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     texts = options.texts.read_text(encoding="utf-8").splitlines()
-    teacher = MiniLM(None, options.threads)
+    teacher = MiniLM(options.threads)
     kept = [text for index, text in enumerate(texts) if index % HELD_OUT]
     apart = texts[::HELD_OUT]
     rows, scales = quantised(table(kept, teacher, options.dimensions))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
-from palegreen.evaluators.embed import convert, tokens
+from palegreen.evaluators.embed import tokens
 from palegreen.evaluators.embed.embedder import EmbedderError, Vectors
-from palegreen.evaluators.embed.files import geometry
+from palegreen.evaluators.embed.files import asset, geometry
 from palegreen.evaluators.embed.tokens import Tokens
+
+FILE = "minilm.onnx"
+SHA256 = "3f35c8da5944bbbb008d5791bc1b8f3d85975b300a6ecf35bd6570a97eee82fd"
 
 WINDOW = 256
 """Most tokens of a text, as the model was trained; the rest is not read. About 1,100 characters of English."""
@@ -24,10 +26,10 @@ class MiniLM:
     """Vectors of 384 dimensions. A vector does not depend on the other texts of its batch."""
 
     name = "minilm"
-    digest = geometry(convert.SHA256, tokens.SHA256, str(WINDOW), str(tokens.LONGEST))
+    digest = geometry(SHA256, tokens.SHA256, str(WINDOW), str(tokens.LONGEST))
     dimensions = 384
 
-    def __init__(self, directory: Path | None, threads: int) -> None:
+    def __init__(self, threads: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -35,7 +37,7 @@ class MiniLM:
         options.enable_mem_pattern = False  # plans memory for each shape; here every batch has another
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        model = convert.loaded(directory)
+        model = asset(FILE, SHA256)
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as failure:  # its exceptions have no common base

@@ -60,6 +60,7 @@ def samples(exchange: Exchange, defaults: Defaults) -> list[Observation]:
                 logprobs=logprobs,
                 mean_logprob=sum(logprobs) / len(logprobs) if logprobs else None,
                 choice=index,
+                refused=bool(choice.refusal),
                 reasoning=reasoning,
                 reasoning_tokens=reply.usage.reasoning if alone else None,
                 cached_tokens=reply.usage.cached if first else None,
