@@ -22,6 +22,7 @@ from palegreen.runtime.app import App, page
 from palegreen.runtime.exposition import Collected, Exposition, Readings
 from palegreen.runtime.filewatch import FileWatch
 from palegreen.runtime.log import configure
+from palegreen.runtime.otlp.metrics import OtlpMetrics
 from palegreen.runtime.web import ListenError, WebServer, parse_address
 from palegreen.runtime.yamlfile import ConfigError
 
@@ -47,6 +48,7 @@ class Evaluator:
         self._exposition: Exposition | None = None
         self._children: tuple[Child, ...] = ()
         self._hangup = asyncio.Event()
+        self._otlp = _otlp(config, lambda: self.body(openmetrics=False, gzipped=False))
         self._key = secrets.token_bytes(32)  # outlives scorers, so that what they hash stays the same
 
     async def run(self) -> None:
@@ -70,6 +72,8 @@ class Evaluator:
             loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
             try:
                 await self._begin(children)
+                if self._otlp is not None:
+                    self._otlp.start()
                 log.info("evaluate.listening", address=f"{host}:{server.port}", tls=server.tls, version=VERSION)
                 tasks.append(asyncio.create_task(self._watch(scorer)))
                 tasks.append(asyncio.create_task(self._until_done(tap, server)))
@@ -84,6 +88,8 @@ class Evaluator:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 server.close()
+                if self._otlp is not None:
+                    self._otlp.stop()
                 log.info("evaluate.stopped")
 
     def _child(self, name: str, module: str, queue: Path, timeout: float, memory: int | None) -> Child:
@@ -103,9 +109,9 @@ class Evaluator:
 
     def body(self, openmetrics: bool, gzipped: bool) -> bytes:
         """The current exposition."""
-        if self._exposition is None:
-            self._exposition = Exposition([*(child.readings for child in self._children), self._own()])
-        return self._exposition.body(openmetrics=openmetrics, gzipped=gzipped)
+        shown = self._exposition or Exposition([*(child.readings for child in self._children), self._own()])
+        self._exposition = shown
+        return shown.body(openmetrics=openmetrics, gzipped=gzipped)
 
     def stuck(self) -> str:
         """Never: the children are looked after here."""
@@ -149,6 +155,8 @@ class Evaluator:
             if usage is not None:
                 collected.add("palegreen_evaluator_process_resident_memory_bytes", usage[0], child.name)
                 collected.add("palegreen_evaluator_process_cpu_seconds_total", usage[1], child.name)
+        for result, count in self._otlp.counts().items() if self._otlp is not None else ():
+            collected.add("palegreen_otlp_exported_total", count, "metrics", result)
         for family in self._process.collect():
             for sample in family.samples:
                 collected.add(sample.name, sample.value)
@@ -194,6 +202,11 @@ class Evaluator:
             self._reloaded, self._reloaded_at = True, time.time()
             log.info("config.reloaded")
         self._forget()
+
+
+def _otlp(config: EvaluateConfig, exposition: Callable[[], bytes]) -> OtlpMetrics | None:
+    """What sends metrics by OTLP, if that is asked for. Raises ConfigError where the extra is missing."""
+    return OtlpMetrics(config.otlp, config.resource(), exposition) if config.otlp is not None else None
 
 
 def _raise_refusal(children: Sequence[asyncio.Task[None]]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.chatting import Chat, Evaluator, write
 from support.daemon import Daemon, run
 from support.otlp import GrpcReceiver, HttpReceiver, attributes
 from support.server import Server, response
@@ -150,6 +151,27 @@ def test_the_node_daemon_sends_what_it_shows_and_counts_it(receiver: Receiver, t
             assert until(lambda: daemon.value("palegreen_otlp_exported_total", signal="metrics", result="ok"))
     resource = attributes(receiver.metrics[0].resource_metrics[0].resource)
     assert (resource["service.name"], resource["host.name"]) == ("palegreen-node", socket.gethostname())
+
+
+def test_the_evaluator_sends_outcomes_of_checks_and_durations_of_responses(receiver: Receiver, tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "evaluate.yaml",
+        endpoint="chat",
+        otlp={"endpoint": receiver.endpoint, "protocol": receiver.protocol, "interval": "200ms"},
+    )
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    with Chat() as chat, Evaluator(chat.url, "--config", str(file)) as evaluator:
+        evaluator.child("scorer")
+        evaluator.ask("Why?", traceparent=f"00-{trace}-b7ad6b7169203331-01")
+        until(lambda: receiver.metrics and receiver.records(), 20)
+        duration = receiver.metric("gen_ai.server.request.duration").histogram.data_points
+        assert [(point.count, attributes(point)["gen_ai.request.model"]) for point in duration] == [(1, "small")]
+        until(lambda: evaluator.total("otlp_exported_total", signal="events", result="ok") >= 1, 20)
+        body = evaluator.get(headers={"Accept": "application/openmetrics-text"})[2].decode()
+        assert f'trace_id="{trace}"' in body, "histograms have exemplars"
+    named = {attributes(record)["gen_ai.evaluation.name"] for record in receiver.records()}
+    assert {"empty", "truncated", "error"} <= named
+    assert {record.trace_id.hex() for record in receiver.records()} == {trace}
 
 
 def test_outcomes_become_events_in_the_trace_of_the_response(receiver: Receiver, tmp_path: Path) -> None:

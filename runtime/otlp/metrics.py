@@ -13,18 +13,18 @@ from prometheus_client.samples import Sample
 
 from palegreen.runtime.otlp.config import OtlpExportConfig
 from palegreen.runtime.otlp.exporting import Exporting
-from palegreen.runtime.otlp.names import ENGINE, GPU, MEMORY_UTILIZATION, Conventions, Target
+from palegreen.runtime.otlp.names import GPU, MEMORY_UTILIZATION, SERVER, Conventions, Target
 
 log = structlog.get_logger()
 
 _INFO = "palegreen_gpu_info"
-_WANTED = (*GPU, *ENGINE, _INFO)
+_WANTED = (*GPU, *SERVER, _INFO)
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 _Points = dict[Target, list[Any]]
 
 
 class OtlpMetrics:
-    """Sends GPU and engine metrics once an interval, in a thread of its own.
+    """Sends metrics of GPUs and model servers once an interval, in a thread of its own.
 
     `exposition` gives what is published now, in Prometheus' text format; `resource` are the resource's attributes.
     Raises ConfigError, one line, where the extra `otel` is missing.
@@ -74,12 +74,12 @@ class OtlpMetrics:
         now = time.time_ns()
         points: _Points = {}
         self._gpus(found, points, now)
-        for name, target in ENGINE.items():
+        for name, target in SERVER.items():
             for labels, buckets, total in _histograms(name, found):
                 key = (name, tuple(sorted(labels.items())))
                 begun = self._since(key, buckets[-1][1], now)
                 points.setdefault(target, []).append(
-                    _histogram(self._conventions.attributes(_engine(labels)), buckets, total, begun, now)
+                    _histogram(self._conventions.attributes(_server(labels)), buckets, total, begun, now)
                 )
         return _joined(points)
 
@@ -136,11 +136,14 @@ def _histograms(
             yield dict(labels_of), counts, sums[labels_of]
 
 
-def _engine(labels: Mapping[str, str]) -> dict[str, str | float | None]:
-    """Engines do not tell chat and completions apart, so that the operation is named in a word of our own."""
+def _server(labels: Mapping[str, str]) -> dict[str, str | float | None]:
+    """Engines do not tell chat and completions apart, so that the operation is named in a word of our own.
+
+    The evaluator does not know which engine it is.
+    """
     return {
         "operation": "inference",
-        "provider": labels["engine"],
+        "provider": labels.get("engine", ""),
         "request_model": labels["model"],
         "namespace": labels["namespace"],
         "pod": labels["pod"],

@@ -102,17 +102,22 @@ GPU: Mapping[str, Target] = {
     "palegreen_gpu_pcie_rx_bytes_total": _io("receive"),
     "palegreen_gpu_pcie_tx_bytes_total": _io("transmit"),
 }
-ENGINE: Mapping[str, Target] = {
-    "palegreen_engine_request_duration_seconds": Target(
-        "gen_ai.server.request.duration", "s", "histogram",
-        "Generative AI server request duration such as time-to-last byte or last output token.",
-    ),
-    "palegreen_engine_time_to_first_token_seconds": Target(
-        "gen_ai.server.time_to_first_token", "s", "histogram",
-        "Time to generate first token for successful responses.",
-    ),
+_DURATION = Target(
+    "gen_ai.server.request.duration", "s", "histogram",
+    "Generative AI server request duration such as time-to-last byte or last output token.",
+)  # fmt: skip
+_FIRST_TOKEN = Target(
+    "gen_ai.server.time_to_first_token", "s", "histogram", "Time to generate first token for successful responses."
+)
+SERVER: Mapping[str, Target] = {
+    # of the node daemon: what the engine counts of all requests
+    "palegreen_engine_request_duration_seconds": _DURATION,
+    "palegreen_engine_time_to_first_token_seconds": _FIRST_TOKEN,
     "palegreen_engine_time_per_output_token_seconds": Target(
         "gen_ai.server.time_per_output_token", "s", "histogram",
         "Time per output token generated after the first token for successful responses.",
     ),
+    # of the evaluator: what it saw of sampled responses
+    "palegreen_response_duration_seconds": _DURATION,
+    "palegreen_response_time_to_first_token_seconds": _FIRST_TOKEN,
 }  # fmt: skip
