@@ -162,6 +162,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "error": _text,
     "ended": _one_of(Ended),
     "truncated": _truth,
+    "refused": _truth,
 }
 _USAGE = ("prompt_tokens", "completion_tokens")
 _NAMES = tuple(field.name for field in fields(Sample) if field.name not in _USAGE)

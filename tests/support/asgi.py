@@ -14,7 +14,7 @@ import uvicorn
 from palegreen.evaluators.config import EvaluateConfig
 from palegreen.evaluators.envelope import Envelope
 from palegreen.evaluators.taps.handoff import Handoff
-from palegreen.runtime.exposition import Collected, Exposition
+from palegreen.runtime.exposition import Exposition
 from palegreen.runtime.tally import Tally
 from support.waiting import until
 
@@ -27,9 +27,7 @@ def config(path: Path) -> EvaluateConfig:
 
 def metrics(tally: Tally) -> dict[str, float]:
     """What a tally shows: value by series, without the common labels."""
-    collected = Collected("", "", "", "")
-    tally.gather(collected)
-    lines = Exposition([collected.readings()]).body().decode().splitlines()
+    lines = Exposition([tally.readings()]).body().decode().splitlines()
     pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
     return {
         name.replace('endpoint="",instance_id="",namespace="",pod="",', ""): float(value) for name, _, value in pairs
@@ -42,7 +40,7 @@ class Receiver:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.envelopes: list[Envelope] = []
-        self.tally = Tally()
+        self.tally = Tally(("", "", "", ""))
         self._loop = asyncio.new_event_loop()
         self._handoff = Handoff(config(path), self.envelopes.append, self.tally)
         self._thread = Thread(target=self._loop.run_forever, daemon=True)
