@@ -21,7 +21,8 @@ PRIVATE = [
 ]  # fmt: skip
 ONLY_IN_TEXTS = ["203.0.113.7", "+49 30 1234567"]
 NUMBERS = {"time", "prompt_tokens", "completion_tokens", "logprobs", "mean_logprob", "ttft_seconds", "duration_seconds",
-           "choice", "reasoning_tokens", "cached_tokens", "status", "truncated", "refused", "sampled", "ended"}  # fmt: skip
+           "choice", "reasoning_tokens", "cached_tokens", "status", "truncated", "refused", "sampled",
+           "ended"}  # fmt: skip
 
 
 def redactor(key: bytes | None = None) -> Redactor:
