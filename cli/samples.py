@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -51,11 +52,18 @@ def samples() -> None:
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="at most so many")
 @click.option("--json", "as_json", is_flag=True, help="print a list of objects")
 def list_samples(store: str | None, limit: int, as_json: bool, **given: str | None) -> None:
-    """List samples, the newest first."""
+    """List samples, the newest first, with the beginning of each response. It leaves an audit line."""
     from palegreen.evaluators.store import render
+    from palegreen.evaluators.store.audit import AuditError, audit
 
-    with _reading(store) as (_, reader):
-        found = reader.newest(_wanted(**given), limit)
+    wanted = _wanted(**given)
+    with _reading(store) as (path, reader):
+        found = reader.newest(wanted, limit)
+        try:
+            audit(path, "list", len(found), filter=wanted.given())
+        except AuditError as refused:  # such as a copy that is mounted read-only
+            click.echo(f"palegreen: texts are left out: {refused}", err=True)
+            found = [replace(stored, record=stored.record | {"response": "", "tool_calls": []}) for stored in found]
     if as_json:
         click.echo(json.dumps([render.summary(stored) for stored in found], indent=2))
     elif found:

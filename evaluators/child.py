@@ -24,6 +24,7 @@ log = structlog.get_logger()
 _STARTING = 300.0  # seconds of silence allowed while a child starts: it may have an embedder to convert
 _BACKOFF = (0.2, 30.0)  # seconds before a child is started again, doubling
 _STEADY = 60.0  # seconds after which a start counts as a success
+_LOOK_EVERY = 0.5  # seconds between two looks at its memory
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICK = os.sysconf("SC_CLK_TCK")
 
@@ -75,7 +76,6 @@ class Child:
         self._killed_for: Reason | None = None
         self._stopping = False
         self._again = False
-        self._refused: asyncio.Future[RefusedError] | None = None
 
     @property
     def up(self) -> bool:
@@ -113,16 +113,11 @@ class Child:
             await asyncio.sleep(delay)
             delay = min(delay * 2, _BACKOFF[1])
 
-    async def restart(self) -> RefusedError | None:
-        """Start it again with a new brief, and wait until it is ready or refuses."""
-        refused = self._refused = asyncio.get_running_loop().create_future()
+    async def restart(self) -> None:
+        """Start it again with a new brief, and wait until it is ready."""
         self._again = True
         await self._end(5.0)
-        ready = asyncio.create_task(self.ready.wait())
-        await asyncio.wait([ready, refused], return_when=asyncio.FIRST_COMPLETED)
-        ready.cancel()
-        self._refused = None
-        return refused.result() if refused.done() else None
+        await self.ready.wait()
 
     async def stop(self, grace: float) -> None:
         """End it: asked first, killed after `grace` seconds."""
@@ -171,41 +166,66 @@ class Child:
             if raise_refusal:
                 raise refusal
             log.error(f"{self.name}.refused", cause=str(refusal))
-            if self._refused is not None and not self._refused.done():
-                self._refused.set_result(refusal)
         return status
 
     async def _listen(self, process: asyncio.subprocess.Process, out: asyncio.StreamReader) -> RefusedError | None:
         """Until it ends, or is to be killed."""
-        decoder, refusal = Decoder(), None
-        while True:
-            timeout = self._timeout if self.ready.is_set() else _STARTING
-            try:
-                data = await asyncio.wait_for(out.read(1 << 20), timeout)
-            except TimeoutError:
-                self._killed_for = "silent"
-                return None
-            if not data:
-                await process.wait()
-                return refusal
-            for header, parts in decoder.feed(data):
-                match header["kind"]:
-                    case "starting":
-                        self.about = header["what"]
-                        log.info(f"{self.name}.starting", what=header["what"])
-                    case "ready":
-                        self.facts = {key: value for key, value in header.items() if key != "kind"}
-                        self.about = ", ".join(f"{key} {value}" for key, value in self.facts.items())
-                        self.ready.set()
-                        log.info(f"{self.name}.ready", pid=process.pid, **self.facts)
-                    case "readings":
-                        self.readings = Readings(**orjson.loads(parts[0]))
-                    case "done":
-                        self.done.set()
-                    case "refused":
-                        refusal = RefusedError(header["why"], header["blame"])
-            self._changed()
-            usage = self.usage()
-            if self._memory is not None and usage is not None and usage[0] > self._memory:
-                self._killed_for = "memory"
-                return None
+        decoder, refusal, heard = Decoder(), None, time.monotonic()
+        reading = asyncio.ensure_future(out.read(1 << 20))
+        try:
+            while True:
+                await asyncio.wait([reading], timeout=_LOOK_EVERY)
+                self._killed_for = self._reason_to_kill(heard)
+                if self._killed_for is not None:
+                    return None
+                if not reading.done():
+                    continue
+                heard, data = time.monotonic(), reading.result()
+                if not data:
+                    await process.wait()
+                    return refusal
+                for header, parts in decoder.feed(data):
+                    refusal = self._take(header, parts, process.pid) or refusal
+                self._changed()
+                reading = asyncio.ensure_future(out.read(1 << 20))
+        finally:
+            reading.cancel()
+
+    def _reason_to_kill(self, heard: float) -> Reason | None:
+        if time.monotonic() - heard > (self._timeout if self.ready.is_set() else _STARTING):
+            return "silent"
+        usage = self.usage() if self._memory is not None else None
+        return "memory" if usage is not None and self._memory is not None and usage[0] > self._memory else None
+
+    def _take(self, header: dict[str, Any], parts: list[bytes], pid: int) -> RefusedError | None:
+        match header["kind"]:
+            case "starting":
+                self.about = header["what"]
+                log.info(f"{self.name}.starting", what=header["what"])
+            case "ready":
+                self.facts = {key: value for key, value in header.items() if key != "kind"}
+                self.about = ", ".join(f"{key} {value}" for key, value in self.facts.items())
+                self.ready.set()
+                log.info(f"{self.name}.ready", pid=pid, **self.facts)
+            case "readings":
+                self.readings = Readings(**orjson.loads(parts[0]))
+            case "done":
+                self.done.set()
+            case "refused":
+                return RefusedError(header["why"], header["blame"])
+        return None
+
+
+async def trial(module: str, brief: tuple[bytes, bytes]) -> str:
+    """Why a child of this module would refuse such a brief; empty if it would not."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", module, "--trial", stdin=pipe, stdout=pipe, start_new_session=True
+    )
+    if process.stdin is None or process.stdout is None:  # for the type checker: both are pipes
+        raise RuntimeError("a child without pipes")
+    process.stdin.write(encode({"queue": ""}, brief))
+    said = await process.stdout.read()
+    status = await process.wait()
+    refusals = [header["why"] for header, _ in Decoder().feed(said) if header["kind"] == "refused"]
+    return refusals[0] if refusals else "" if status == 0 else f"the scorer ended with status {status}"

@@ -14,8 +14,10 @@ from palegreen.runtime.log import Format, Level
 from palegreen.runtime.otlp.config import OtlpExportConfig
 from palegreen.runtime.quantity import Bytes, Seconds
 from palegreen.runtime.settings import Address, Section, Url, overlaid
+from palegreen.runtime.web import parse_address
 from palegreen.runtime.yamlfile import ConfigError, Document
 
+_HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"  # RFC 9110's token
 Ratio = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -66,10 +68,14 @@ class EvaluateConfig(Section):
     instance_id: str = Field("", description="overrides namespace/pod or hostname:port of the upstream")
     sample_rate: Ratio = Field(1.0, description="share of responses that is scored")
     session_interval: Seconds | None = Field(None, description="score at most one response a session in this time")
-    session_header: str = Field("x-session-id", description="request header that names the session")
+    session_header: str = Field("x-session-id", pattern=_HEADER, description="request header that names the session")
     keep_errors: bool = Field(True, description="score every error, marked, whatever the rate")
-    keep_header: str = Field("x-palegreen-keep", description="requests with this header are scored, marked")
-    samples_per_second: float | None = Field(None, gt=0, description="most samples a second, whatever their number")
+    keep_header: str = Field(
+        "x-palegreen-keep", pattern=_HEADER, description="requests with this header are scored, marked"
+    )
+    samples_per_second: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="most samples a second, and as many errors; not of tagged requests"
+    )
     body_limit: Bytes = Field(
         1 << 20, description="most that is held of a request or response; the rest only passes by"
     )
@@ -82,8 +88,12 @@ class EvaluateConfig(Section):
     store_max_age: Seconds = Field(7 * 86400.0, description="samples are deleted after this time")
     store_max_size: Bytes = Field(1 << 30, ge=1 << 20, description="the oldest samples are deleted beyond this size")
     scorer_threads: int = Field(1, ge=1, le=64, description="threads of the embedder")
-    scorer_memory_limit: Bytes = Field(600 << 20, description="the scorer is started again when it holds more")
-    scorer_timeout: Seconds = Field(15.0, description="the scorer is started again when it is silent for this time")
+    scorer_memory_limit: Bytes = Field(
+        600 << 20, ge=64 << 20, description="the scorer is started again when it holds more"
+    )
+    scorer_timeout: Seconds = Field(
+        15.0, ge=2, description="the scorer is started again when it is silent for this time"
+    )
     redaction: RedactionConfig = Field(RedactionConfig(), description="what is taken out of texts")
     checks: dict[str, dict[str, Any]] = Field({}, description="settings of checks, by name")
     otlp: OtlpExportConfig | None = Field(None, description="where results are sent by OTLP")
@@ -99,7 +109,16 @@ class EvaluateConfig(Section):
             raise ValueError("proxy_tls_cert_file and proxy_tls_key_file go together; allowed: both or neither")
         if self.upstream and urlsplit(self.upstream).query:
             raise ValueError("upstream has a query; allowed: http(s)://HOST:PORT with or without a path")
+        if self.upstream and self._is_own(self.upstream):
+            raise ValueError("upstream is the proxy itself; allowed: the address of the engine behind it")
+        if self.store_path is not None and not self.store_path.parent.is_dir():
+            raise ValueError(f"store: {self.store_path.parent} is not a folder; allowed: a file in one, or none")
         return self
+
+    def _is_own(self, upstream: str) -> bool:
+        parts, (host, port) = urlsplit(upstream), parse_address(self.proxy_address)
+        own = {host, "localhost", "127.0.0.1", "::1"} if host in _ANY or host in _LOOPBACK else {host}
+        return port == (parts.port or {"http": 80, "https": 443}[parts.scheme]) and parts.hostname in own
 
     def identity(self) -> str:
         """The label instance_id."""
@@ -139,6 +158,8 @@ class EvaluateConfig(Section):
         return {name: value for name, value in known.items() if value}
 
 
+_ANY = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # What the scorer alone is told, which is started again for it; any other change needs a restart.
 _LIVE = (
     "model", "embedder", "baseline", "store", "store_max_age", "store_max_size", "scorer_threads",

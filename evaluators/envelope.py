@@ -19,6 +19,7 @@ class Meta(TypedDict, total=False):
     tap: str
     kind: Kind
     time: float  # epoch seconds at which the request began, or the record arrived
+    queued: float  # when it was put into the queue, on the machine's monotonic clock
     sampled: Literal["rate", "kept"]
     content_type: str
     content_encoding: str

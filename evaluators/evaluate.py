@@ -16,7 +16,7 @@ from pathlib import Path
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from palegreen.evaluators.child import Child, RefusedError
+from palegreen.evaluators.child import Child, RefusedError, trial
 from palegreen.evaluators.config import FIXED, EvaluateConfig
 from palegreen.runtime.app import App, page
 from palegreen.runtime.exposition import Collected, Exposition, Readings
@@ -32,6 +32,7 @@ VERSION = version("palegreen")
 _DRAIN = 25.0  # seconds that responses under way get when the evaluator is asked to stop
 _TAP_TIMEOUT = 15.0
 _LOOK_EVERY = 1.0
+_SCORER = "palegreen.evaluators.scorer"
 
 
 class Evaluator:
@@ -65,7 +66,7 @@ class Evaluator:
             queue = Path(folder) / "queue"
             tap = self._child("tap", "palegreen.evaluators.taps.process", queue, _TAP_TIMEOUT, None)
             limit = self._config.scorer_memory_limit
-            scorer = self._child("scorer", "palegreen.evaluators.scorer", queue, self._config.scorer_timeout, limit)
+            scorer = self._child("scorer", _SCORER, queue, self._config.scorer_timeout, limit)
             self._children = (tap, scorer)
             tasks = [asyncio.create_task(child.run()) for child in self._children]
             children = tuple(tasks)
@@ -186,12 +187,9 @@ class Evaluator:
         try:
             config = self._reload()
             later = [key for key in FIXED if getattr(config, key) != getattr(before, key)]
-            self._config = config.model_copy(update={key: getattr(before, key) for key in FIXED})
-            refusal = await scorer.restart()
-            if refusal is not None:
-                self._config = before
-                await scorer.restart()
-                raise ConfigError(str(refusal))
+            config = config.model_copy(update={key: getattr(before, key) for key in FIXED})
+            if refusal := await trial(_SCORER, (config.model_dump_json().encode(), self._key)):
+                raise ConfigError(refusal)
         except ConfigError as refused:
             self._reloaded = False
             log.error("config.refused", cause=str(refused), effect="the previous configuration stays in force")
@@ -201,6 +199,8 @@ class Evaluator:
             configure(config.log_level, config.log_format)
             self._reloaded, self._reloaded_at = True, time.time()
             log.info("config.reloaded")
+            self._config = config
+            await scorer.restart()
         self._forget()
 
 

@@ -22,6 +22,7 @@ BUCKETS = {
     "palegreen_response_duration_seconds": _SECONDS,
 }
 _FREE = frozenset({"model", "endpoint", "instance_id", "name"})
+_SERVED = 1000
 Labels = tuple[str, str, str, str, str]
 
 
@@ -32,6 +33,7 @@ class Ledger:
         self._config = config
         self._tally = Tally((), BUCKETS, free=_FREE)
         self._lag: float | None = None
+        self._served: set[str] = set()  # models of responses that were no errors
         for tap in config.taps():  # there from the start, so that increase() sees the first
             for reason in ("undecodable", "scorer_error"):
                 self._tally.count("palegreen_tap_dropped_total", *config.common(), tap, reason, by=0)
@@ -61,8 +63,6 @@ class Ledger:
         if fair:
             self._usage(sample, labels)
             self._durations(sample, labels)
-        if sample.time:
-            self._lag = max(time.time() - sample.time, 0.0)
 
     def session(self, sample: Sample, signals: Signals) -> None:
         """What a sample says of its session."""
@@ -93,6 +93,10 @@ class Ledger:
         model, endpoint, replica = about or (self._config.model, endpoint, replica)
         self._tally.count("palegreen_feedback_total", model, endpoint, replica, namespace, pod, kind)
 
+    def waited(self, seconds: float) -> None:
+        """How long the record that was scored last had waited."""
+        self._lag = seconds
+
     def lost(self, tap: str, reason: str) -> None:
         """A record that could not be scored."""
         self._tally.count("palegreen_tap_dropped_total", *self._config.common(), tap, reason)
@@ -109,9 +113,14 @@ class Ledger:
         return now.readings()
 
     def labels(self, sample: Sample) -> Labels:
-        """Labels of a sample's series."""
+        """Labels of a sample's series. What a client asked for and did not get is no model of ours."""
         namespace, pod = self._config.namespace, self._config.pod
-        return sample.model, sample.endpoint, sample.replica, namespace, pod
+        model = sample.model
+        if failed(sample) and model not in self._served:
+            model = self._config.model
+        elif len(self._served) < _SERVED:
+            self._served.add(model)
+        return model, sample.endpoint, sample.replica, namespace, pod
 
     def _usage(self, sample: Sample, labels: Labels) -> None:
         for direction, tokens in (
@@ -134,3 +143,8 @@ class Ledger:
     def _observe(self, name: str, value: float, sample: Sample, *labels: str) -> None:
         exemplar = Exemplar(sample.trace_id, value, sample.time or time.time()) if sample.trace_id else None
         self._tally.observe(name, value, *labels, exemplar=exemplar)
+
+
+def failed(sample: Sample) -> bool:
+    """Whether a sample is an error instead of a response."""
+    return sample.ended == "error" or (sample.status or 0) >= 400

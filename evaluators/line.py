@@ -1,7 +1,7 @@
 """The line between the evaluator and its child processes, as seen from a child.
 
-The child gets one frame on standard input, its brief, and sends frames on what was standard output. Nothing here ever
-waits for the parent: a report that does not fit into the pipe is left out. When standard input ends, so does the child.
+The child gets one frame on standard input, its brief, and sends frames on what was standard output, from a thread of
+their own: whoever reports never waits for the parent. When standard input ends, so does the child.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from threading import Thread
+from collections import deque
+from threading import Condition, Thread
 from typing import Any, Literal
 
 import orjson
@@ -20,6 +21,7 @@ from palegreen.runtime.exposition import Readings
 from palegreen.runtime.log import configure
 
 EXIT_REFUSED = 3
+_PATIENCE = 2.0  # seconds
 
 
 class Line:
@@ -28,12 +30,15 @@ class Line:
     def __init__(self) -> None:
         self._out = os.dup(1)
         os.dup2(2, 1)  # whatever prints must not end up between frames
-        os.set_blocking(self._out, False)
-        self._pending = b""
+        self._waiting: deque[bytes] = deque()
+        self._latest = b""  # readings: an older one that has not been sent is of no use any more
+        self._work = Condition()
+        self._idle = True
         self.config, self.queue, self.key = self._brief()
         configure(self.config.log_level, self.config.log_format)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         Thread(target=self._watch, name="lifeline", daemon=True).start()
+        Thread(target=self._write, name="reports", daemon=True).start()
 
     def starting(self, what: str) -> None:
         """Something at the start takes a while: silence is no fault now."""
@@ -46,7 +51,9 @@ class Line:
     def readings(self, readings: Readings) -> None:
         """What is to be shown."""
         body = orjson.dumps({"lines": dict(readings.lines), "openmetrics": dict(readings.openmetrics)})
-        self._send(encode({"kind": "readings"}, [body]))
+        with self._work:
+            self._latest = encode({"kind": "readings"}, [body])
+            self._work.notify_all()
 
     def done(self) -> None:
         """All that there was to do is done."""
@@ -54,9 +61,14 @@ class Line:
 
     def refuse(self, why: str, blame: Literal["config", "address"]) -> int:
         """It cannot begin, for a reason that a person must mend; the exit status."""
-        os.set_blocking(self._out, True)
         self._send(encode({"kind": "refused", "why": why, "blame": blame}))
+        self.close()
         return EXIT_REFUSED
+
+    def close(self) -> None:
+        """Give what was reported a moment to be sent."""
+        with self._work:
+            self._work.wait_for(lambda: self._idle and not self._waiting and not self._latest, _PATIENCE)
 
     def _brief(self) -> tuple[EvaluateConfig, str, bytes]:
         decoder = Decoder()
@@ -66,19 +78,24 @@ class Line:
         sys.exit("this is a child process of palegreen evaluate and gets its brief from it")
 
     def _send(self, frame: bytes) -> None:
-        self._flush()
-        if not self._pending:
-            self._pending = frame
-            self._flush()
+        with self._work:
+            self._waiting.append(frame)
+            self._work.notify_all()
 
-    def _flush(self) -> None:
-        try:
-            while self._pending:
-                self._pending = self._pending[os.write(self._out, self._pending) :]
-        except BlockingIOError:
-            pass
-        except OSError:  # the parent is gone; the lifeline ends this
-            self._pending = b""
+    def _write(self) -> None:
+        while True:
+            with self._work:
+                self._idle = True
+                self._work.notify_all()
+                self._work.wait_for(lambda: self._waiting or self._latest)
+                frame, self._idle = self._waiting.popleft() if self._waiting else self._latest, False
+                if frame is self._latest:
+                    self._latest = b""
+            try:
+                while frame:
+                    frame = frame[os.write(self._out, frame) :]
+            except OSError:  # the parent is gone; the lifeline ends this
+                return
 
     def _watch(self) -> None:
         while os.read(0, 4096):

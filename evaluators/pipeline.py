@@ -11,7 +11,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from palegreen.evaluators.baseline import manifest
+from palegreen.evaluators.baseline.manifest import Baseline
 from palegreen.evaluators.checks.registry import build
 from palegreen.evaluators.checks.view import View
 from palegreen.evaluators.config import EvaluateConfig
@@ -19,13 +19,13 @@ from palegreen.evaluators.embed.choose import embedder
 from palegreen.evaluators.embed.embedder import Vectors
 from palegreen.evaluators.envelope import Envelope
 from palegreen.evaluators.events import EvaluationEvents
-from palegreen.evaluators.ledger import Ledger
+from palegreen.evaluators.ledger import Ledger, failed
 from palegreen.evaluators.redact.redactor import Redactor
 from palegreen.evaluators.sample import Feedback, Observation, Sample, Step
 from palegreen.evaluators.sessions import Sessions
 from palegreen.evaluators.store.scored import Scored
 from palegreen.evaluators.store.store import Store
-from palegreen.evaluators.taps.sampling import Sampler
+from palegreen.evaluators.taps.sampling import Decision, Sampler
 from palegreen.evaluators.wire.decode import Decoder
 from palegreen.evaluators.wire.defaults import Defaults
 from palegreen.evaluators.wire.errors import WireError
@@ -37,6 +37,9 @@ T = TypeVar("T")
 _CONTEXTS = 4  # passages of a sample that are embedded
 _SAY_AGAIN = 60.0  # seconds until a trouble of the same kind is logged again
 _TIDY_EVERY = 5.0
+_MOST_SAMPLES = 64  # worked off at once
+_MOST_CHARACTERS = 4 << 20
+_EMBEDDED = 32
 _UNTHINNED = ("proxy", "asgi", "file")  # taps that decide at a request's head, and files, which are to be read whole
 VectorsOf = dict[str, NDArray[np.float32]]
 
@@ -57,15 +60,15 @@ class Pipeline:
         self, config: EvaluateConfig, key: bytes | None = None, starting: Callable[[str], None] = lambda _: None
     ) -> None:
         self._config = config
-        self._decoder = Decoder(Defaults(), config.session_header)
+        self._decoder = Decoder(Defaults(), config.session_header, config.keep_header)
         self._sampler = Sampler.of(config)
         self._redactor = Redactor(config.redaction, key)
         self._checks = build(config.checks)
         starting(f"embedder {config.embedder}")
         self._embedder = embedder(config.embedder, config.scorer_threads)
         self._digest = self._embedder.digest if self._embedder is not None else ""
-        self._baseline = manifest.load(config.baseline) if config.baseline is not None else None
-        self._mismatch = manifest.mismatch(self._baseline, self._embedder) if self._baseline is not None else ""
+        self._baseline = Baseline.load(config.baseline) if config.baseline is not None else None
+        self._mismatch = self._baseline.mismatch(self._embedder) if self._baseline is not None else ""
         if self._mismatch:
             log.error("baseline.unusable", cause=self._mismatch, effect="nothing is compared with it")
         self._store = (
@@ -76,6 +79,7 @@ class Pipeline:
         self._ledger = Ledger(config)
         self._said: dict[str, float] = {}
         self._tidied = 0.0
+        self._decided: tuple[tuple[Any, ...], Decision] = ((), Decision(None))
 
     @property
     def about(self) -> dict[str, str]:
@@ -83,19 +87,36 @@ class Pipeline:
         return {"embedder": self._embedder.name if self._embedder is not None else "none", "store": self._config.store}
 
     def score(self, batch: Sequence[Envelope], breathe: Callable[[], None] = lambda: None) -> None:
-        """Work off one batch; nothing is raised. `breathe` is called between its parts."""
-        with self._ledger.stage("decode"):
-            samples = list(self._samples(batch))
+        """Work off one batch; nothing is raised. `breathe` is called again and again meanwhile."""
+        samples: list[Sample] = []
+        size = 0
+        for envelope in batch:
+            with self._ledger.stage("decode"):
+                found = list(self._samples(self._observations(envelope)))
+            samples += found
+            size += sum(len(sample.response) for sample in found)
+            breathe()
+            if len(samples) >= _MOST_SAMPLES or size >= _MOST_CHARACTERS:
+                self._work_off(samples, breathe)
+                samples, size = [], 0
+        self._work_off([*samples, *self._samples(self._due())], breathe)
+        if batch and (queued := batch[-1].meta.get("queued")):
+            self._ledger.waited(time.monotonic() - queued)
+
+    def _work_off(self, samples: list[Sample], breathe: Callable[[], None]) -> None:
         with self._ledger.stage("redact"):
-            samples = list(self._survivors(self._redacted, samples))
-        breathe()
-        with self._ledger.stage("embed"):
-            vectors = self._embedded(samples)
-        breathe()
-        with self._ledger.stage("check"):
-            pairs = zip(samples, vectors, strict=True)
-            scored = list(self._survivors(lambda pair: self._checked(*pair), pairs, of=lambda pair: pair[0]))
-        breathe()
+            samples = list(self._survivors(self._redacted, samples, breathe))
+        for at in range(0, len(samples), _EMBEDDED):
+            some = samples[at : at + _EMBEDDED]
+            with self._ledger.stage("embed"):
+                vectors = self._embedded(some)
+            breathe()
+            with self._ledger.stage("check"):
+                pairs = zip(some, vectors, strict=True)
+                scored = list(self._survivors(self._checked, pairs, breathe, of=lambda pair: pair[0]))
+            self._keep(scored)
+
+    def _keep(self, scored: Sequence[Scored]) -> None:
         if self._store is not None:
             with self._ledger.stage("store"):
                 self._store.add(scored)
@@ -113,8 +134,7 @@ class Pipeline:
         if self._embedder is not None:
             now.add("palegreen_embedder_info", 1, self._embedder.name, self._digest)
         if self._baseline is not None:
-            labels = (self._config.model, *self._config.common())
-            now.add("palegreen_baseline_mismatch", bool(self._mismatch), *labels)
+            self._baseline.show(now, bool(self._mismatch), (self._config.model, *self._config.common()))
         for kind, times in self._redactor.counts.items():
             now.add("palegreen_redactions_total", times, kind)
         for check, times in self._checks.errors.items():
@@ -138,40 +158,46 @@ class Pipeline:
         if self._events is not None:
             self._events.close()
 
-    def _samples(self, batch: Iterable[Envelope]) -> Iterator[Sample]:
-        for observation in self._observations(batch):
+    def _samples(self, observations: Iterable[Observation]) -> Iterator[Sample]:
+        for observation in observations:
             if isinstance(observation, Sample):
                 if self._is_wanted(observation):
                     yield observation
             elif isinstance(observation, Step):
-                self._ledger.step(replace(observation, name=self._redactor.text(observation.name)))
+                text = self._redactor.text
+                self._ledger.step(replace(observation, name=text(observation.name), model=text(observation.model)))
             else:
                 self._note(observation)
 
-    def _observations(self, batch: Iterable[Envelope]) -> Iterator[Observation]:
-        for envelope in batch:
-            tap = str(envelope.meta.get("tap", ""))
-            try:
-                yield from self._decoder.decode(envelope)
-            except WireError as refused:
-                self._lost(tap, "undecodable", str(refused))
-            except Exception as defect:  # noqa: BLE001 - one record must not end the scorer
-                self._lost(tap, "scorer_error", type(defect).__name__)
+    def _observations(self, envelope: Envelope) -> Iterator[Observation]:
+        tap = str(envelope.meta.get("tap", ""))
+        try:
+            yield from self._decoder.decode(envelope)
+        except WireError as refused:
+            self._lost(tap, "undecodable", str(refused))
+        except Exception as defect:  # noqa: BLE001 - one record must not end the scorer
+            self._lost(tap, "scorer_error", type(defect).__name__)
+
+    def _due(self) -> Iterator[Observation]:
+        """What has waited long enough for its other half."""
         yield from self._decoder.due()
-        for _ in range(self._decoder.undecodable()):
-            self._lost("kserve", "undecodable", "a call whose request or response cannot be read")
+        for reason, times in self._decoder.lost().items():
+            for _ in range(times):
+                self._lost("kserve", reason, "the request or the response of a call is missing or cannot be read")
 
     def _is_wanted(self, sample: Sample) -> bool:
-        """Whether a sample is scored: what comes in batches can be thinned only here."""
-        if sample.tap in _UNTHINNED:
+        """Whether a sample is scored: what comes in batches can be thinned only here, all choices of a call alike."""
+        if sample.tap in _UNTHINNED or sample.sampled == "kept":
             return True
-        failed = sample.ended == "error" or (sample.status or 0) >= 400
-        if failed and self._sampler.keep_errors:
-            sample.sampled = "kept"
-            return True
-        decision = self._sampler.decide(sample.session)
-        if decision.reason is not None:
-            self._ledger.unsampled(sample.tap, decision.reason)
+        call = (sample.tap, sample.id, sample.trace_id, sample.time)
+        if sample.choice and call == self._decided[0]:
+            decision = self._decided[1]
+        else:
+            decision = self._sampler.decide(sample.session, failed=failed(sample))
+            self._decided = call, decision
+            if decision.reason is not None:
+                self._ledger.unsampled(sample.tap, decision.reason)
+        sample.sampled = decision.sampled or "rate"
         return decision.sampled is not None
 
     def _note(self, feedback: Feedback) -> None:
@@ -209,16 +235,20 @@ class Pipeline:
             return [{} for _ in samples]
         return [{part: _mean(rows[where]) for part, where in place.items()} for place in places]
 
-    def _checked(self, sample: Sample, vectors: VectorsOf) -> Scored:
-        compared = self._baseline is not None and not self._mismatch
-        view = View(sample, vectors, self._baseline.quantiles if self._baseline is not None and compared else None)
-        scored = Scored(sample, self._checks.run(view), self._digest)
+    def _checked(self, pair: tuple[Sample, VectorsOf]) -> Scored:
+        sample, vectors = pair
+        baseline = self._baseline.manifest.quantiles if self._baseline is not None and not self._mismatch else None
+        scored = Scored(sample, self._checks.run(View(sample, vectors, baseline)), self._digest)
         self._ledger.sample(scored)
         self._ledger.session(sample, self._sessions.observe(sample, vectors.get("prompt")))
         return scored
 
     def _survivors(
-        self, work: Callable[[Any], T], items: Iterable[Any], of: Callable[[Any], Sample] = lambda item: item
+        self,
+        work: Callable[[Any], T],
+        items: Iterable[Any],
+        breathe: Callable[[], None],
+        of: Callable[[Any], Sample] = lambda item: item,
     ) -> Iterator[T]:
         """Results of those for which the work succeeds; one sample must not end the scorer."""
         for item in items:
@@ -226,6 +256,7 @@ class Pipeline:
                 yield work(item)
             except Exception as defect:  # noqa: BLE001
                 self._lost(of(item).tap, "scorer_error", type(defect).__name__, exc_info=True)
+            breathe()
 
     def _tidy(self, store: Store) -> None:
         now = time.monotonic()

@@ -26,7 +26,8 @@ _RECORDS = 32  # of a batch: long enough to embed texts of like length together,
 _BYTES = 8 << 20
 _REPORT_EVERY = 1.0
 _AGAIN = 0.2  # seconds until the tap process is looked for again
-_HEADROOM = 4  # times the memory limit that may be mapped: what the parent's look once a second would miss
+_HEADROOM = 2  # times the memory limit that it can take at most, between two looks of the parent
+_LEAST_HEADROOM = 512 << 20
 
 
 class Scorer:
@@ -56,6 +57,7 @@ class Scorer:
                     time.sleep(_AGAIN)
         self._pipeline.close()
         self._line.readings(self._pipeline.readings())
+        self._line.close()
 
     def _work(self, desk: socket.socket) -> None:
         desk.settimeout(_REPORT_EVERY)
@@ -94,12 +96,16 @@ def main() -> int:
     line = Line()
     with contextlib.suppress(OSError):  # where memory is short, the kernel takes this process and no other
         Path("/proc/self/oom_score_adj").write_text("1000")
-    limit = line.config.scorer_memory_limit * _HEADROOM
+    limit = max(line.config.scorer_memory_limit * _HEADROOM, _LEAST_HEADROOM)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
+    trial = "--trial" in sys.argv  # of a configuration: whether it would be refused
+    config = line.config.model_copy(update={"store": "none", "otlp": None}) if trial else line.config
     try:
-        pipeline = Pipeline(line.config, line.key, line.starting)
+        pipeline = Pipeline(config, line.key, line.starting)
     except (ConfigError, EmbedderError) as refused:
         return line.refuse(str(refused), "config")
+    if trial:
+        return 0
     scorer = Scorer(pipeline, line)
     signal.signal(signal.SIGTERM, lambda *_: scorer.stop())
     line.ready(**pipeline.about)

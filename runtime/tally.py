@@ -1,7 +1,7 @@
 """Counts that grow as things happen: counters, gauges and histograms of declared metrics, gathered when asked.
 
-The number of label sets of one metric is bounded; what comes after is counted under `_other_` in each label whose
-values come from outside, and `palegreen_label_overflow_total` says so.
+Labels whose values come from outside are bounded: so many values each, what comes after is counted as `_other_`, and
+`palegreen_label_overflow_total` says so. A value that has been seen keeps its series whatever comes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from palegreen.catalogue.metrics import metrics
 from palegreen.runtime.exposition import Collected, Exemplar, Readings
 
 OTHER = "_other_"
+LONGEST = 128
+"""Characters of a label's value from outside."""
 INF = float("inf")
 
 
@@ -32,8 +34,8 @@ class Tally:
     Args:
         common: values of the first labels of every metric; they are not given again.
         buckets: upper bounds of each histogram, ascending, without +Inf.
-        limit: most label sets of one metric.
         free: names of the labels whose values come from outside.
+        limit: most values of each of them.
     """
 
     def __init__(
@@ -41,13 +43,14 @@ class Tally:
         common: Sequence[str] = (),
         buckets: Mapping[str, Sequence[float]] | None = None,
         *,
-        limit: int = 500,
         free: frozenset[str] = frozenset(),
+        limit: int = 50,
     ) -> None:
         self._common = tuple(common)
         self._buckets = {name: tuple(bounds) for name, bounds in (buckets or {}).items()}
+        self._seen: dict[str, dict[str, str]] = {label: {} for label in free}  # value as given -> as shown
         self._limit = limit
-        self._free = free
+        self._places: dict[str, tuple[tuple[int, str], ...]] = {}  # of a metric: where its free labels are
         self._values: dict[str, dict[tuple[str, ...], float]] = {}
         self._histograms: dict[str, dict[tuple[str, ...], _Histogram]] = {}
         self._overflows: dict[str, int] = {}
@@ -56,23 +59,20 @@ class Tally:
     def count(self, name: str, *labels: str, by: float = 1.0) -> None:
         """Add to a counter."""
         with self._lock:
-            series = self._values.setdefault(name, {})
-            key = self._key(name, series, labels)
+            series, key = self._values.setdefault(name, {}), self._key(name, labels)
             series[key] = series.get(key, 0.0) + by
 
     def set(self, name: str, value: float, *labels: str) -> None:
         """Set a gauge."""
         with self._lock:
-            series = self._values.setdefault(name, {})
-            series[self._key(name, series, labels)] = value
+            self._values.setdefault(name, {})[self._key(name, labels)] = value
 
     def observe(self, name: str, value: float, *labels: str, exemplar: Exemplar | None = None) -> None:
         """Add one observation to a histogram."""
         bounds = self._buckets[name]
         at = bisect_left(bounds, value)
         with self._lock:
-            series = self._histograms.setdefault(name, {})
-            key = self._key(name, series, labels)
+            series, key = self._histograms.setdefault(name, {}), self._key(name, labels)
             held = series.get(key)
             if held is None:
                 held = series[key] = _Histogram(len(bounds))
@@ -103,9 +103,26 @@ class Tally:
             buckets.append((bound, float(cumulative)))
         collected.histogram(name, buckets, held.total, cumulative, *labels, exemplars=held.exemplars)
 
-    def _key(self, name: str, series: Mapping[tuple[str, ...], object], labels: tuple[str, ...]) -> tuple[str, ...]:
-        if labels in series or len(series) < self._limit:
-            return labels
-        self._overflows[name] = self._overflows.get(name, 0) + 1
-        names = metrics()[name].labels[len(self._common) :]
-        return tuple(OTHER if label in self._free else value for label, value in zip(names, labels, strict=True))
+    def _key(self, name: str, labels: tuple[str, ...]) -> tuple[str, ...]:
+        places = self._places.get(name)
+        if places is None:
+            names = metrics()[name].labels[len(self._common) :]
+            places = self._places[name] = tuple((at, label) for at, label in enumerate(names) if label in self._seen)
+        for at, label in places:
+            shown = self._seen[label].get(labels[at]) or self._shown(name, label, labels[at])
+            if shown != labels[at]:
+                labels = (*labels[:at], shown, *labels[at + 1 :])
+        return labels
+
+    def _shown(self, name: str, label: str, value: str) -> str:
+        seen = self._seen[label]
+        if not value:
+            return value
+        tidy = "".join(c if c.isprintable() else " " for c in value[:LONGEST])
+        if tidy in seen:
+            return tidy
+        if len(seen) >= self._limit:
+            self._overflows[name] = self._overflows.get(name, 0) + 1
+            return OTHER
+        seen[tidy] = tidy
+        return tidy

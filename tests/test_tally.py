@@ -59,7 +59,7 @@ def test_an_exemplar_is_shown_in_openmetrics_and_nowhere_else() -> None:
     assert [s.value for s in samples if s.labels.get("check") == "overlap" and s.name.endswith("_count")] == [1]
 
 
-def test_more_label_sets_than_allowed_become_other_and_are_counted_as_overflow() -> None:
+def test_more_values_of_a_free_label_than_allowed_become_other_and_are_counted_as_overflow() -> None:
     tally = Tally(buckets={SCORE: (0.5,)}, limit=3, free=frozenset({"model"}))
     for number in range(10):
         tally.observe(SCORE, 0.9, f"model-{number}", "chat", "host:1", "", "", "length")
@@ -67,6 +67,20 @@ def test_more_label_sets_than_allowed_become_other_and_are_counted_as_overflow()
     assert len(counts) == 4
     assert counts[OTHER, "chat", "host:1", "", "", "length"] == 7
     assert values(tally, "palegreen_label_overflow_total") == {(SCORE,): 7}
+
+
+def test_a_value_that_was_seen_gets_new_series_after_an_overflow_too() -> None:
+    tally = Tally(buckets={SCORE: (0.5,)}, limit=1, free=frozenset({"model"}))
+    for model, check in (("known", "length"), ("another", "length"), ("known", "refusal")):
+        tally.observe(SCORE, 0.9, model, "chat", "host:1", "", "", check)
+    assert values(tally, f"{SCORE}_count")["known", "chat", "host:1", "", "", "refusal"] == 1
+
+
+def test_a_value_from_outside_is_cut_and_holds_no_control_characters() -> None:
+    tally = Tally(free=frozenset({"model"}))
+    tally.count("palegreen_feedback_total", "line\nbreak" + "x" * 100_000, "chat", "host:1", "", "", "thumbs_up")
+    ((model, *_),) = values(tally, "palegreen_feedback_total")
+    assert model == "line break" + "x" * 118
 
 
 def test_a_metric_that_nobody_declared_is_refused() -> None:

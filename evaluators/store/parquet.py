@@ -137,7 +137,7 @@ def _bucket(out: str) -> Iterator[Callable[[str], IO[bytes]]]:
 
 def _partition(stored: Stored) -> str:
     date = datetime.fromtimestamp(stored.time, UTC).date().isoformat()
-    model = quote(stored.model, safe="") or "__HIVE_DEFAULT_PARTITION__"
+    model = quote(stored.model, safe="") or "_none_"
     return f"date={date}/model={model if len(model) <= NAME_BYTES else '_other_'}"
 
 

@@ -21,7 +21,9 @@ def table(found: Sequence[Stored], width: int) -> str:
     rows = [("SAMPLE", "TIME (UTC)", "MODEL", "RESULT", "RESPONSE")]
     for stored in found:
         result = f"{stored.result}: {', '.join(stored.failed)}" if stored.failed else stored.result
-        rows.append((f"@{stored.seq}", _time(stored.time), stored.model, result, preview(stored)))
+        rows.append(
+            (f"@{stored.seq}", _time(stored.time), " ".join(_clean(stored.model).split()), result, preview(stored))
+        )
     columns = list(zip(*rows, strict=True))[:-1]
     widths = [min(most, max(map(_columns, column))) for most, column in zip(MOST, columns, strict=True)]
     return "\n".join(_line(row, widths, width) for row in rows)

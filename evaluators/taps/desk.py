@@ -7,7 +7,6 @@ again settles the batch before. A connection that ends with a batch under way gi
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from pathlib import Path
 
 from palegreen.evaluators.taps.queue import Queue
@@ -39,8 +38,7 @@ class Desk:
     async def _dismiss(self) -> None:
         if self._current is not None:
             self._current.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._current
+            await asyncio.wait([self._current])
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._dismiss()
@@ -51,8 +49,8 @@ class Desk:
                 for wanted, _ in requests.feed(data):
                     self._queue.settle()
                     await self._answer(writer, int(wanted["records"]), int(wanted["bytes"]))
-        except (OSError, FrameError):
-            pass
+        except (OSError, FrameError, asyncio.CancelledError):
+            pass  # asyncio logs a handler that ends by being cancelled
         finally:
             self._current = None
             self._queue.lost()

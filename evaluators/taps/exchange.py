@@ -176,6 +176,11 @@ class Exchange:
         """Whether the content of the response's body is wanted."""
         return self._held_response is not None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the response is known to have had no content so far."""
+        return self._held_response is not None and not self._held_response.size
+
     def request_content(self, pieces: Sequence[bytes]) -> None:
         """More of the request's body."""
         if self._held_request is not None:
@@ -230,7 +235,7 @@ class Exchange:
         self._held_request = self._held_response = None
 
     def _keep_as_error(self) -> None:
-        if self._sampled is None and self._tap.sampler.keep_errors:
+        if self._sampled is None and self._tap.sampler.keeps_error():
             self._sampled = "kept"
             self._held_response = Held(self._tap.body_limit)
 

@@ -66,6 +66,7 @@ class TapProcess:
         results = await asyncio.gather(*background, return_exceptions=True)
         await self._desk.stop()
         self._line.readings(self._tally.readings())
+        self._line.close()
         for result in results:
             if isinstance(result, Exception):
                 raise result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from dataclasses import dataclass
 
@@ -44,6 +45,7 @@ class Queue:
         if self._bytes + size > self._limit:
             self._drop(envelope, "too_large" if size > self._limit else "queue_full")
             return
+        envelope.meta["queued"] = time.monotonic()
         self._waiting.append(_Entry(envelope, size))
         self._grow(size)
         self._arrived.set()

@@ -36,8 +36,8 @@ class Sampler:
     Args:
         rate: share of exchanges, 0 to 1.
         session_interval: seconds.
-        per_second: most exchanges a second; a second's worth may come at once.
-        keep_errors: whether errors are scored whatever was decided; what sees the error asks.
+        per_second: most exchanges a second; a second's worth may come at once. As many errors again.
+        keep_errors: whether errors are scored whatever the rate; what sees the error asks.
         clock: monotonic seconds.
         draw: uniform in [0, 1).
     """
@@ -52,15 +52,13 @@ class Sampler:
         clock: Callable[[], float] = time.monotonic,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self.keep_errors = keep_errors
+        self._keep_errors = keep_errors
         self._rate = rate
         self._interval = session_interval
         self._clock = clock
         self._draw = draw
         self._sessions: OrderedDict[int, float] = OrderedDict()  # oldest first
-        self._per_second = per_second
-        self._tokens = self._burst = max(1.0, per_second or 0.0)
-        self._filled = clock()
+        self._budget, self._errors = _Budget(per_second, clock()), _Budget(per_second, clock())
 
     @classmethod
     def of(cls, config: EvaluateConfig) -> Sampler:
@@ -72,16 +70,27 @@ class Sampler:
             keep_errors=config.keep_errors,
         )
 
-    def decide(self, session: str = "", *, tagged: bool = False) -> Decision:
-        """About one exchange; an empty session is none, `tagged` means that its sender wants it scored."""
+    def decide(self, session: str = "", *, tagged: bool = False, failed: bool = False) -> Decision:
+        """About one exchange; an empty session is none, `tagged` means that its sender wants it scored.
+
+        `failed`, where that is known already, means that it is an error.
+        """
         if tagged:
             return KEPT
+        decision = self._at_rate(session)
+        return KEPT if decision.sampled is None and failed and self.keeps_error() else decision
+
+    def keeps_error(self) -> bool:
+        """Whether an error that the rate has left out is scored all the same: within a budget of its own."""
+        return self._keep_errors and self._errors.take(self._clock())
+
+    def _at_rate(self, session: str) -> Decision:
         if self._draw() >= self._rate:
             return Decision(None, "rate")
         now = self._clock()
         if self._was_sampled(session, now):
             return Decision(None, "session")
-        if not self._afford(now):
+        if not self._budget.take(now):
             return Decision(None, "budget")
         if session and self._interval is not None:
             self._sessions[hash(session)] = now
@@ -99,7 +108,17 @@ class Sampler:
             del self._sessions[oldest]
         return hash(session) in self._sessions
 
-    def _afford(self, now: float) -> bool:
+
+class _Budget:
+    """So many a second; a second's worth may come at once. None is without limit."""
+
+    def __init__(self, per_second: float | None, now: float) -> None:
+        self._per_second = per_second
+        self._tokens = self._burst = max(1.0, per_second or 0.0)
+        self._filled = now
+
+    def take(self, now: float) -> bool:
+        """Whether there is one left, which is taken."""
         if self._per_second is None:
             return True
         gained = max(0.0, now - self._filled) * self._per_second

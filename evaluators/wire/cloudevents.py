@@ -72,6 +72,7 @@ class CloudEvents:
     Args:
         decode_http: decoder of envelopes of kind http.
         session_header: header of the request that names the session, where KServe is told to log it.
+        keep_header: header of a request that is to be scored whatever the rate, likewise.
         most: calls that wait at once.
         most_bytes: memory of what waits, about.
         clock: seconds, any beginning.
@@ -82,6 +83,7 @@ class CloudEvents:
         decode_http: Callable[[Envelope], list[Observation]],
         *,
         session_header: str = "x-session-id",
+        keep_header: str = "x-palegreen-keep",
         request_wait: float = 600.0,
         response_wait: float = 10.0,
         most: int = 10_000,
@@ -92,6 +94,7 @@ class CloudEvents:
         self.undecodable = 0
         self._decode_http = decode_http
         self._session_header = session_header.lower()
+        self._keep_header = keep_header.lower()
         self._most = most
         self._most_bytes = most_bytes
         self._clock = clock
@@ -164,7 +167,7 @@ class CloudEvents:
             "tap": response.meta.get("tap", "kserve"),
             "kind": "http",
             "time": (request or response).time,
-            "sampled": response.meta.get("sampled", "rate"),
+            "sampled": "kept" if self._keep_header in headers else response.meta.get("sampled", "rate"),
             "method": "POST",
             "path": path,
             "status": 200,

@@ -19,15 +19,18 @@ class Decoder:
     Args:
         defaults: what a record is of where it does not say so itself.
         session_header: request header that names the session.
+        keep_header: header of requests that are to be scored whatever the rate.
     """
 
-    def __init__(self, defaults: Defaults, session_header: str = "x-session-id") -> None:
+    def __init__(
+        self, defaults: Defaults, session_header: str = "x-session-id", keep_header: str = "x-palegreen-keep"
+    ) -> None:
         def exchange(envelope: Envelope) -> list[Observation]:
             return http.decode(envelope, defaults)
 
         self._otlp = Otlp(defaults)
-        self._events = CloudEvents(exchange, session_header=session_header)
-        self._undecodable = 0
+        self._events = CloudEvents(exchange, session_header=session_header, keep_header=keep_header)
+        self._lost = {"undecodable": 0, "unanswered": 0}
         self._kinds: dict[str, Callable[[Envelope], list[Observation]]] = {
             "http": exchange,
             "jsonl": lambda envelope: jsonl.decode(envelope, defaults),
@@ -53,7 +56,8 @@ class Decoder:
         """What has waited long enough for its other half; to be called every second or so."""
         return [*self._otlp.due(), *self._events.due()]
 
-    def undecodable(self) -> int:
-        """How many calls that came in halves could not be decoded since this was last asked."""
-        before, self._undecodable = self._undecodable, self._events.undecodable
-        return self._undecodable - before
+    def lost(self) -> dict[str, int]:
+        """Calls that came in halves and were lost since this was last asked, by reason."""
+        now = {"undecodable": self._events.undecodable, "unanswered": self._events.unanswered}
+        before, self._lost = self._lost, now
+        return {reason: now[reason] - before[reason] for reason in now}

@@ -34,6 +34,7 @@ _KINDS: dict[str, Kind] = {
 }  # fmt: skip
 _KIND_KEYS = ("gen_ai.operation.name", "llm.request.type", "openinference.span.kind", "traceloop.span.kind")
 _MODEL_KEYS = ("gen_ai.response.model", "llm.model_name", "gen_ai.request.model", "embedding.model_name")
+_CONTENT = ("gen_ai.output.messages", "gen_ai.completion.0.", "llm.output_messages.")
 _NAME_KEYS: dict[Kind, tuple[str, ...]] = {
     "model": _MODEL_KEYS,
     "embedding": _MODEL_KEYS,
@@ -85,16 +86,18 @@ class Answer(NamedTuple):
 
 
 def kind(attributes: Mapping[str, Any]) -> Kind | None:
-    """Which link of a chain a span is; None if none that is told apart."""
+    """Which link of a chain a span is; None if none that is told apart. What holds an answer is a model's."""
     given = (text(attributes.get(key)).lower() for key in _KIND_KEYS)
-    return next((_KINDS[name] for name in given if name in _KINDS), None)
+    known = next((_KINDS[name] for name in given if name in _KINDS), None)
+    return known or ("model" if any(key.startswith(_CONTENT) for key in attributes) else None)
 
 
 def step(span: Span, link: Kind) -> Step:
-    """How long the link took. Its name is what the span says the model, tool, data source or agent is called."""
+    """How long the link took. Its name is what the span says the model, tool, data source or agent is called;
+    that of the span itself is free text."""
     return Step(
         kind=link,
-        name=(_first(span.attributes, _NAME_KEYS[link]) or span.name)[:_LONGEST_NAME],
+        name=_first(span.attributes, _NAME_KEYS[link])[:_LONGEST_NAME],
         seconds=max(span.end - span.start, 0.0),
         time=span.start,
         trace_id=span.trace_id,

@@ -16,7 +16,7 @@ from palegreen.evaluators.sample import Observation, Sample
 from palegreen.evaluators.wire import jsontext
 from palegreen.evaluators.wire.body import decoded
 from palegreen.evaluators.wire.errors import WireError
-from palegreen.evaluators.wire.shape import mapping, text, texts
+from palegreen.evaluators.wire.shape import count, mapping, text, texts
 
 MAX_BODY = 64 << 20
 
@@ -27,6 +27,9 @@ _PATHS = {
 }
 _ASKED = {"/v1/chat/completions": "messages", "/v1/completions": "prompt", "/v1/responses": "input"}
 _CODES = range(400, 600)
+KEEP = "palegreen-keep"
+"""Tag of a request that is to be scored whatever the rate."""
+
 _REDACTED = "redacted-by-litellm"  # what stands for texts with turn_off_message_logging
 
 
@@ -136,6 +139,13 @@ def _label(sample: Sample, payload: dict[str, Any], begun: float, ended: float) 
     sample.session = sample.session or text(payload.get("session_id")) or text(payload.get("trace_id"))
     if tags := texts(payload.get("request_tags")):
         sample.labels["tags"] = ",".join(tags)
+        if KEEP in tags:
+            sample.sampled = "kept"
+    if sample.choice == 0:  # usage is the call's
+        if sample.prompt_tokens is None:
+            sample.prompt_tokens = count(payload.get("prompt_tokens"))
+        if sample.completion_tokens is None:
+            sample.completion_tokens = count(payload.get("completion_tokens"))
     if sample.response == _REDACTED:
         sample.response, sample.messages, sample.truncated = "", [], True
     first = _time(payload.get("completionStartTime"))
