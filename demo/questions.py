@@ -30,7 +30,7 @@ def _chat(system: str, user: str, **fields: Any) -> Prompt:
 
 def _about_the_passage(question: str) -> Prompt:
     """A question with what was retrieved for it, which `metadata` tells the evaluator."""
-    asked = f"Passage: {_PASSAGE}\n\n{question}"
+    asked = f"{question}\n\nPassage: {_PASSAGE}"
     return _chat("Answer from the passage, in one sentence.", asked, metadata={"contexts": _PASSAGE})
 
 
