@@ -24,6 +24,11 @@ def scrape(url: str, timeout: float = 5.0) -> Samples:
     return samples
 
 
+def total(samples: Samples, name: str, **labels: str) -> float:
+    """Sum of the samples of that name that have these labels."""
+    return sum(value for given, value in samples.get(name, ()) if labels.items() <= given.items())
+
+
 _WINDOW = 10.0  # seconds over which the rate is taken
 
 
@@ -47,43 +52,39 @@ class Live:
         tokens = samples.get("palegreen_engine_generation_tokens_total")
         if not tokens:
             return "engine: no metrics"
-        total = sum(value for _, value in tokens)
+        generated = sum(value for _, value in tokens)
         labels = tokens[0][0]
         name = labels["model"] or labels["engine"]
-        waiting = _sum(samples, "palegreen_engine_requests_waiting")
-        running = _sum(samples, "palegreen_engine_requests_running")
-        rate = self._rate(total)
-        return f"{name}: {rate:5.1f} tok/s, {total:.0f} tokens, {running:.0f} running, {waiting:.0f} waiting"
+        waiting = total(samples, "palegreen_engine_requests_waiting")
+        running = total(samples, "palegreen_engine_requests_running")
+        rate = self._rate(generated)
+        return f"{name}: {rate:5.1f} tok/s, {generated:.0f} tokens, {running:.0f} running, {waiting:.0f} waiting"
 
-    def _rate(self, total: float) -> float:
+    def _rate(self, generated: float) -> float:
         now = self.clock()
-        if self._seen and total < self._seen[-1][1]:
+        if self._seen and generated < self._seen[-1][1]:
             self._seen.clear()  # the engine was restarted
-        self._seen.append((now, total))
+        self._seen.append((now, generated))
         while self._seen[0][0] < now - _WINDOW:
             self._seen.popleft()
         since, before = self._seen[0]
-        return (total - before) / (now - since) if now > since else 0.0
+        return (generated - before) / (now - since) if now > since else 0.0
 
 
 def _gpu(samples: Samples) -> str:
-    used = _sum(samples, "palegreen_gpu_memory_used_bytes")
-    total = _sum(samples, "palegreen_gpu_memory_total_bytes")
-    if not total:
+    used = total(samples, "palegreen_gpu_memory_used_bytes")
+    memory = total(samples, "palegreen_gpu_memory_total_bytes")
+    if not memory:
         return ""
     busy = samples.get("palegreen_gpu_utilization_ratio", [])
     share = f"{100 * sum(value for _, value in busy) / len(busy):3.0f}%, " if busy else ""
-    watts = _sum(samples, "palegreen_gpu_power_watts")
+    watts = total(samples, "palegreen_gpu_power_watts")
     simulated = any(labels["simulated"] == "true" for labels, _ in samples.get("palegreen_gpu_info", []))
     name = f"{'simulated ' if simulated else ''}GPU"
-    return f"{name}: {share}{used / 2**30:.0f}/{total / 2**30:.0f} GiB, {watts:.0f} W"
+    return f"{name}: {share}{used / 2**30:.0f}/{memory / 2**30:.0f} GiB, {watts:.0f} W"
 
 
 def _sources(samples: Samples) -> str:
     health = samples.get("palegreen_source_up", [])
     down = [f"{labels['source']} {labels['target']}".strip() for labels, value in health if not value]
     return f"sources {len(health) - len(down)}/{len(health)} up" + (f" (down: {', '.join(down)})" if down else "")
-
-
-def _sum(samples: Samples, name: str) -> float:
-    return sum(value for _, value in samples.get(name, ()))

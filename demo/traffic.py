@@ -15,6 +15,8 @@ from typing import Any, Self
 _LARGEST_ANSWER = 8 << 20
 _PAUSE_AFTER_FAILURE = 0.5
 _Usage = tuple[int, int, int]  # prompt, of which cached, completion
+Prompt = str | Mapping[str, Any]
+"""What a user says, or fields of a request: its messages, and what is to differ from the other requests."""
 
 PROMPTS = (
     "What is the capital of France?",
@@ -84,7 +86,7 @@ class Traffic:
         max_requests: int | None = None,
         stream_share: float = 0.5,
         max_tokens: int = 48,
-        prompts: Sequence[str] = PROMPTS,
+        prompts: Sequence[Prompt] = PROMPTS,
         headers: Mapping[str, str] | None = None,
         timeout: float = 60,
     ) -> None:
@@ -201,11 +203,8 @@ class Traffic:
     def _ask(self, model: str, number: int) -> _Usage | None:
         """One chat completion: the tokens it cost, None if the answer does not say."""
         prompt = self._prompts[number % len(self._prompts)]
-        body: dict[str, Any] = {
-            "model": model,
-            "messages": [{"role": "user", "content": prompt}],
-            "max_tokens": self._max_tokens,
-        }
+        asked = {"messages": [{"role": "user", "content": prompt}]} if isinstance(prompt, str) else prompt
+        body: dict[str, Any] = {"model": model, "max_tokens": self._max_tokens, **asked}
         # Spreads the streamed ones evenly and the same way each time.
         if int((number + 1) * self._stream_share) > int(number * self._stream_share):
             body |= {"stream": True, "stream_options": {"include_usage": True}}

@@ -44,8 +44,12 @@ def summary(stored: Stored) -> dict[str, Any]:
 
 def preview(stored: Stored) -> str:
     """The beginning of the response, or the tools that it calls, on one line."""
-    text = " ".join(stored.record.get("response", "")[: 4 * PREVIEW].split())
-    return _clipped(_clean(text or " ".join(_calls(stored.record))), PREVIEW)
+    return excerpt(stored.record.get("response", ""), PREVIEW) or excerpt(" ".join(_calls(stored.record)), PREVIEW)
+
+
+def excerpt(text: str, width: int) -> str:
+    """The beginning of a text on one line, in at most `width` columns of a terminal."""
+    return _clipped(_clean(" ".join(text[: 4 * width].split())), width)
 
 
 def page(stored: Stored) -> str:

@@ -1,0 +1,81 @@
+"""What the evaluator says of the answers: counts from its metrics, and the answers themselves from its store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from palegreen.demo.live import Samples, scrape, total
+from palegreen.evaluators.store.query import Filter, Reader, Stored, StoreError
+from palegreen.evaluators.store.render import excerpt, preview
+
+_MOST = 5  # samples that are shown at once
+_WORST = 3  # checks that are named
+_QUESTION = 60  # columns
+
+
+@dataclass(slots=True)
+class Quality:
+    """Follows the evaluator whose metrics are at `url` and whose store is the file `store`."""
+
+    url: str
+    store: Path
+    _last: int = 0
+
+    def line(self) -> str:
+        """One summary line of what is scraped now, or why there is none."""
+        try:
+            return summary(scrape(self.url))
+        except OSError as failure:
+            return f"no answer from {self.url}: {failure}"
+
+    def samples(self) -> list[str]:
+        """A line for each of the newest samples that came since the last call, at most five, the oldest first."""
+        if not self.store.exists():
+            return []  # nothing was scored so far
+        try:
+            with Reader(self.store) as reader:
+                newest = reader.newest(Filter(), _MOST)
+        except StoreError as failure:
+            return [f"no samples: {failure}"]
+        new = sorted((stored for stored in newest if stored.seq > self._last), key=lambda stored: stored.seq)
+        self._last = max([self._last, *(stored.seq for stored in new)])
+        return [described(stored) for stored in new]
+
+
+def summary(samples: Samples) -> str:
+    """Samples by result, the checks that fail most, the lag of the last sample, and what is not as it should be."""
+    return ", ".join(_parts(samples))
+
+
+def _parts(samples: Samples) -> Iterator[str]:
+    name = "palegreen_quality_samples_total"
+    yield f"{total(samples, name):.0f} scored"
+    yield f"{total(samples, name, result='pass'):.0f} passed"
+    failing = {
+        labels["check"]: value
+        for labels, value in samples.get("palegreen_quality_checks_total", ())
+        if labels["result"] == "fail" and value
+    }
+    worst = sorted(failing.items(), key=lambda item: -item[1])[:_WORST]
+    named = f" ({', '.join(f'{check} {value:.0f}' for check, value in worst)})" if worst else ""
+    yield f"{total(samples, name, result='fail'):.0f} failed{named}"
+    if unscored := total(samples, name, result="unscored"):
+        yield f"{unscored:.0f} without text"
+    if lag := total(samples, "palegreen_evaluator_lag_seconds"):
+        yield f"{lag:.1f} s from question to verdict"
+    if dropped := total(samples, "palegreen_tap_dropped_total"):
+        yield f"{dropped:.0f} dropped"
+    for labels, up in samples.get("palegreen_evaluator_process_up", ()):
+        if not up:
+            yield f"the {labels['process']} process is down"
+
+
+def described(stored: Stored) -> str:
+    """Verdict, question, answer, and which checks failed and why."""
+    question = next((m["content"] for m in reversed(stored.record["messages"]) if m["role"] == "user"), "")
+    scores = stored.record.get("scores", {})
+    reasons = [f"{name}: {(scores.get(name) or {}).get('why', 'failed')}" for name in stored.failed]
+    line = f"{stored.result:8} {excerpt(question, _QUESTION)} -> {preview(stored)}"
+    return f"{line}  [{'; '.join(reasons)}]" if reasons else line
