@@ -64,7 +64,7 @@ def _parts(samples: Samples) -> Iterator[str]:
     if unscored := total(samples, name, result="unscored"):
         yield f"{unscored:.0f} without text"
     if lag := total(samples, "palegreen_evaluator_lag_seconds"):
-        yield f"{lag:.1f} s from question to verdict"
+        yield f"{lag:.1f} s behind"
     if dropped := total(samples, "palegreen_tap_dropped_total"):
         yield f"{dropped:.0f} dropped"
     for labels, up in samples.get("palegreen_evaluator_process_up", ()):

@@ -80,7 +80,7 @@ class EvaluateConfig(Section):
         1 << 20, description="most that is held of a request or response; the rest only passes by"
     )
     queue_limit: Bytes = Field(
-        64 << 20, description="most memory of samples that wait to be scored, and as much again of exchanges under way"
+        32 << 20, description="most memory of samples that wait to be scored, and as much again of exchanges under way"
     )
     embedder: str = Field("minilm", description="minilm, static, none, or sentence-transformers:MODEL")
     baseline: Path | None = Field(None, description="baseline to compare with")

@@ -142,7 +142,7 @@ def test_the_summary_of_quality_names_what_fails_most_and_what_is_wrong_with_the
         "palegreen_quality_checks_total": [({"check": c, "result": "fail"}, value) for c, value in checks.items()],
         "palegreen_evaluator_lag_seconds": [({}, 0.5)],
     }
-    healthy = "100 scored, 90 passed, 10 failed (truncated 4, empty 3, language 2), 0.5 s from question to verdict"
+    healthy = "100 scored, 90 passed, 10 failed (truncated 4, empty 3, language 2), 0.5 s behind"
     assert summary(samples) == healthy
     samples["palegreen_tap_dropped_total"] = [({"reason": "queue_full"}, 7.0)]
     samples["palegreen_evaluator_process_up"] = [({"process": "tap"}, 1.0), ({"process": "scorer"}, 0.0)]

@@ -79,6 +79,7 @@ def test_a_killed_scorer_costs_no_client_a_byte_and_no_sample(chat: Chat) -> Non
             os.kill(pid, signal.SIGKILL)
             load.join()
             until(lambda pid=pid: evaluator.child("scorer") != pid, 20)
+            until(lambda: evaluator.total("tap_queue_records") == 0, 20)  # a record that meets two kills is given up
         until(lambda: evaluator.accounted()[0] == 300, 20)
         # Counts of a killed process are gone with it, at most those of its last second; nothing may be dropped.
         assert evaluator.total("tap_dropped_total") == 0
@@ -113,7 +114,7 @@ def test_what_a_full_queue_cannot_take_is_dropped_and_counted_and_memory_stays(c
 
 
 def test_a_scorer_that_grows_beyond_its_limit_is_started_again_and_serving_goes_on(chat: Chat) -> None:
-    with Evaluator(chat.url, "--scorer-memory-limit", "60MiB") as evaluator:
+    with Evaluator(chat.url, "--scorer-memory-limit", "64MiB") as evaluator:
         until(lambda: evaluator.total("evaluator_restarts_total", process="scorer", reason="memory") >= 1, 30)
         ask_many(evaluator, 20)
 
@@ -216,6 +217,10 @@ def test_a_changed_configuration_starts_the_scorer_again_and_a_bad_one_leaves_al
         (("--file", "/nowhere/samples.jsonl", "--no-follow"), 2, "/nowhere/samples.jsonl"),
         (("--upstream", "http://127.0.0.1:1", "--baseline", "/nowhere"), 2, "/nowhere/manifest.json: cannot be read"),
         (("--upstream", "http://127.0.0.1:1", "--sample-rate", "2"), 2, "--sample-rate"),
+        (("--upstream", "http://localhost:9", "--proxy-address", "0.0.0.0:9"), 2, "upstream is the proxy itself"),
+        (("--upstream", "http://127.0.0.1:1", "--store", "/nowhere/samples.db"), 2, "/nowhere is not a folder"),
+        (("--upstream", "http://127.0.0.1:1", "--scorer-timeout", "100ms"), 2, "--scorer-timeout"),
+        (("--upstream", "http://127.0.0.1:1", "--session-header", "x y"), 2, "--session-header"),
     ],
 )
 def test_what_cannot_begin_says_why_in_one_line(arguments: tuple[str, ...], status: int, line: str) -> None:
@@ -229,9 +234,27 @@ def test_what_cannot_begin_says_why_in_one_line(arguments: tuple[str, ...], stat
 
 def test_an_address_that_is_taken_is_one_line_and_nothing_is_left_running(chat: Chat) -> None:
     taken = chat.url.rpartition("/")[2]
-    ended = run("evaluate", "--listen-address", "127.0.0.1:0", "--upstream", chat.url, "--proxy-address", taken)
+    addresses = ("--listen-address", "127.0.0.1:0", "--proxy-address", taken)
+    ended = run("evaluate", "--upstream", "http://127.0.0.1:1", *addresses)
     assert ended.returncode == 1
     assert f"cannot listen on {taken}" in ended.stderr
+
+
+def test_what_clients_ask_for_and_do_not_get_is_no_label_and_long_names_do_no_harm(chat: Chat) -> None:
+    with Evaluator(chat.url, "--sample-rate", "1") as evaluator:
+        evaluator.child("scorer")
+        for _ in range(3):
+            evaluator.ask("fail")
+        until(lambda: evaluator.total("quality_samples_total", result="fail") == 3, 20)
+        assert {s.labels["model"] for s in evaluator.samples() if s.name == "palegreen_quality_samples_total"} == {""}
+
+
+def test_a_stop_and_the_end_of_a_file_log_no_traceback(chat: Chat) -> None:
+    with Evaluator(chat.url) as evaluator:
+        evaluator.child("scorer")
+        evaluator.signal(signal.SIGTERM)
+        assert evaluator.wait(20) == 0
+        assert not [line for line in evaluator.log if "Traceback" in line or "level=error" in line]
 
 
 def test_a_file_is_scored_once_and_then_the_evaluator_ends(tmp_path: Path) -> None:

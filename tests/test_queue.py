@@ -31,8 +31,8 @@ def dropped(tally: Tally) -> dict[str, float]:
     return {line.split('reason="')[1].split('"')[0]: float(line.split()[-1]) for line in found}
 
 
-def numbers(envelopes: list[Envelope]) -> list[int]:
-    return [each.meta["number"] for each in envelopes]
+def numbers(frames: list[bytes]) -> list[int]:
+    return [header["number"] for header, _ in Decoder().feed(b"".join(frames))]
 
 
 def run(test: Callable[[Queue, Tally], Awaitable[None]], limit: int = 100_000) -> None:

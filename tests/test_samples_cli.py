@@ -52,14 +52,14 @@ def audited(path: Path) -> list[dict[str, object]]:
 
 def listed(path: Path, *arguments: str) -> list[str]:
     done = run("list", "--json", *arguments, store=path)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1), "the audit's line of the log"
     return [sample["sample"] for sample in json.loads(done.stdout)]
 
 
 def test_list_is_a_table_that_fits_the_terminal_with_the_newest_first(path: Path) -> None:
     done = run("list", store=path, columns=80)
     lines = done.stdout.splitlines()
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, audited(path)[-1]["command"]) == (0, "list")
     assert [line.split()[0] for line in lines] == ["SAMPLE", "@3", "@2", "@1"]
     assert max(map(len, lines)) <= 80
     assert lines[2].split() == ["@2", "2001-09-10", "01:46:40", "qwen", "fail:", "refusal", "I", "cannot."]
@@ -207,7 +207,7 @@ def test_many_models_are_written_with_few_files_open(tmp_path: Path) -> None:
         writer("parquet", str(out))(reader.chunks(Filter(), 102), str(out))
     table = pyarrow.dataset.dataset(out, partitioning="hive").to_table()
     assert table.num_rows == 102
-    assert {"_other_", None} <= set(table["model"].to_pylist())
+    assert {"_other_", "_none_"} <= set(table["model"].to_pylist())
 
 
 def test_an_export_on_a_terminal_shows_how_far_it_is(path: Path, tmp_path: Path) -> None:
@@ -230,6 +230,10 @@ def test_without_the_audit_line_nothing_is_shown_or_exported(path: Path, tmp_pat
         assert "so no sample is given out: Is a directory" in done.stderr
         assert done.stderr.count("\n") == 1
     assert not out.exists()
+    done = run("list", "--json", store=path)
+    assert done.returncode == 0
+    assert "texts are left out" in done.stderr
+    assert {sample["preview"] for sample in json.loads(done.stdout)} == {""}
 
 
 @pytest.mark.parametrize(

@@ -118,4 +118,4 @@ def test_it_is_made_from_the_configuration() -> None:
     config = EvaluateConfig(sample_rate=0.0, keep_errors=False)
     sampler = Sampler.of(config)
     assert sampler.decide() == Decision(None, "rate")
-    assert not sampler.keep_errors
+    assert not sampler.keeps_error()

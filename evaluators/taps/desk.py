@@ -57,7 +57,7 @@ class Desk:
             writer.close()
 
     async def _answer(self, writer: asyncio.StreamWriter, records: int, size: int) -> None:
-        for envelope in await self._queue.lease(records, size, _WAIT):
-            writer.write(encode(envelope.meta, envelope.parts))
+        for frame in await self._queue.lease(records, size, _WAIT):
+            writer.write(frame)
         writer.write(encode({"end": True}))
         await writer.drain()

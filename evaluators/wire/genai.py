@@ -93,11 +93,11 @@ def kind(attributes: Mapping[str, Any]) -> Kind | None:
 
 
 def step(span: Span, link: Kind) -> Step:
-    """How long the link took. Its name is what the span says the model, tool, data source or agent is called;
-    that of the span itself is free text."""
+    """How long the link took. Its name is what the span says the model, tool, data source or agent is called,
+    else the span's, which the conventions want to be of few values."""
     return Step(
         kind=link,
-        name=_first(span.attributes, _NAME_KEYS[link])[:_LONGEST_NAME],
+        name=(_first(span.attributes, _NAME_KEYS[link]) or span.name)[:_LONGEST_NAME],
         seconds=max(span.end - span.start, 0.0),
         time=span.start,
         trace_id=span.trace_id,

@@ -114,7 +114,7 @@ def _of_payload(
     observations = decode_http(Envelope(http, [_json(request), _json(_response(payload, failed, path))]))
     for sample in observations:
         if isinstance(sample, Sample):
-            _label(sample, payload, begun, ended)
+            _label(sample, payload, begun, ended, alone=len(observations) == 1)
     return observations
 
 
@@ -130,7 +130,7 @@ def _response(payload: dict[str, Any], failed: bool, path: str) -> Any:
     return response
 
 
-def _label(sample: Sample, payload: dict[str, Any], begun: float, ended: float) -> None:
+def _label(sample: Sample, payload: dict[str, Any], begun: float, ended: float, alone: bool) -> None:
     """What the payload knows beyond the exchange."""
     metadata = mapping(payload.get("metadata"))
     sample.id = sample.id or text(payload.get("id"))
@@ -141,11 +141,9 @@ def _label(sample: Sample, payload: dict[str, Any], begun: float, ended: float) 
         sample.labels["tags"] = ",".join(tags)
         if KEEP in tags:
             sample.sampled = "kept"
-    if sample.choice == 0:  # usage is the call's
-        if sample.prompt_tokens is None:
-            sample.prompt_tokens = count(payload.get("prompt_tokens"))
-        if sample.completion_tokens is None:
-            sample.completion_tokens = count(payload.get("completion_tokens"))
+    if alone and not sample.error and sample.prompt_tokens is None and sample.completion_tokens is None:
+        sample.prompt_tokens = count(payload.get("prompt_tokens")) or None  # 0 where it does not know
+        sample.completion_tokens = count(payload.get("completion_tokens")) or None
     if sample.response == _REDACTED:
         sample.response, sample.messages, sample.truncated = "", [], True
     first = _time(payload.get("completionStartTime"))
