@@ -76,7 +76,7 @@ def test_list_takes_filters(path: Path) -> None:
     assert listed(path, "--sampled", "kept", "--since", "1h") == ["@3"]
     assert listed(path, "--until", "2001-09-10T00:00:00Z") == ["@1"]
     assert listed(path, "--since", "2001-09-10", "--limit", "1") == ["@3"]
-    assert run("list", "--failed", "json", store=path).stderr == "no sample matches\n"
+    assert run("list", "--failed", "json", store=path).stderr.endswith("no sample matches\n")
 
 
 def test_show_is_the_whole_sample_for_a_person_and_leaves_an_audit_line(path: Path) -> None:
