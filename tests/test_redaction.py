@@ -104,6 +104,13 @@ def test_names_are_found_whole_and_in_any_case() -> None:
     assert REDACTOR.text("Zoe\u0308 and 昨天王小明说") == "[NAME] and 昨天[NAME]说"
 
 
+def test_names_are_found_with_the_s_of_a_genitive_unless_they_are_so_short_that_it_makes_another_word() -> None:
+    redactor = Redactor(RedactionConfig(names=["Anna Schmidt", "Anna", "Ha"]))
+    assert redactor.text("Anna Schmidts Haus, ANNA SCHMIDT\u02bcS, Annas") == "[NAME]s Haus, [NAME]\u02bcS, [NAME]s"
+    assert redactor.text("Anna Schmidt's, Anna Schmidt\u2019s, Ha's") == "[NAME]'s, [NAME]\u2019s, [NAME]'s"
+    assert redactor.text("Ha has Anna Schmidtson") == "[NAME] has [NAME] Schmidtson"
+
+
 def test_names_come_from_a_file_too(tmp_path: Path) -> None:
     path = tmp_path / "names.txt"
     path.write_text("Jürgen Müller\n\nЁжик\n", encoding="utf-8")
@@ -166,7 +173,8 @@ def test_a_file_of_names_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ["1.", "4 ", "a@", "a@b.co ", "::", "api_key=", '{"', "[EMAIL]", "```", "\\u", "\uff14"]
+    "unit",
+    ["1.", "4 ", "a@", "a@b.co ", "::", "api_key=", '{"', "[EMAIL]", "```", "\\u", "\uff14", "41\n", "curl -u a:"],
 )
 def test_long_hostile_texts_are_redacted_like_short_ones(unit: str) -> None:
     long = REDACTOR.text(unit * 20_000)

@@ -1,9 +1,10 @@
 """Answers in another language than the question.
 
 Fails: fastText's lid.176 (docs of `lid`) is sure of both (0.7 or more) and they differ; languages that it confuses
-count as one, and a long prompt may be of two languages, its beginning's and its end's. With `expected`, the answer must
-be in one of those instead, whatever the question. Skipped: too few letters or too unclear, JSON, and conversations
-that name a language or ask for a translation.
+count as one, and a long prompt may be of two languages, its beginning's and its end's. Spanish and Portuguese are such
+languages in short texts alone: from 100 characters on they are told apart, if it is all but certain (0.95) of both.
+With `expected`, the answer must be in one of those instead, whatever the question. Skipped: too few letters or too
+unclear, JSON, and conversations that name a language or ask for a translation.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ _ALIKE = (
     "fr wa",
     "fi et",
 )
+# Of those that count as one, what a longer text tells apart; Galician has 0.9 as Spanish.
+_IBERIAN = frozenset(("es", "pt"))
+_CERTAIN = 0.95
+_LONG = 100  # characters
 _GROUP = {code: group.split()[0] for group in _ALIKE for code in group.split()}
 
 
@@ -52,6 +57,7 @@ def check(view: View, settings: Settings) -> Outcome | None:
     answer = view.language
     if answer is None:
         return None
+    asked: list[Language] = []
     if settings.expected:
         wanted = settings.expected
     else:
@@ -59,7 +65,7 @@ def check(view: View, settings: Settings) -> Outcome | None:
         wanted = [language.code for language in asked if language.probability >= _SURE]
         if not wanted:
             return None
-    if _group(answer.code) in map(_group, wanted):
+    if _group(answer.code) in map(_group, wanted) and not _iberian_swap(view, answer, asked):
         return Outcome(True)
     if answer.probability < _SURE or (not settings.expected and names_a_language(view.sample.messages)):
         return None
@@ -73,6 +79,17 @@ def _asked(view: View) -> list[Language]:
         prompt = "\n".join(m["content"] for m in view.sample.messages if m["role"] == "user")
     parts = [prompt] if len(prompt) <= 2 * EXCERPT else [prompt[:EXCERPT], prompt[-EXCERPT:]]
     return [language for part in parts if (language := language_of(part)) is not None]
+
+
+def _iberian_swap(view: View, answer: Language, asked: list[Language]) -> bool:
+    """Whether Portuguese answers Spanish or the reverse, both texts long and beyond doubt."""
+    codes = {language.code for language in asked}
+    return (
+        len(codes) == 1
+        and codes | {answer.code} == _IBERIAN
+        and all(language.probability >= _CERTAIN for language in (answer, *asked))
+        and min(len(view.prose), len(view.prompt)) >= _LONG
+    )
 
 
 def _group(code: str) -> str:

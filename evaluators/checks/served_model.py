@@ -2,7 +2,8 @@
 
 Fails: the two names differ after what is no difference: case, the folder or provider before the last `/`, a date or
 `latest` behind the name (`gpt-4o` is served as `gpt-4o-2024-08-06`), `.gguf`. A precision is a difference
-(`-AWQ`, `-FP8`). `aliases` says which model stands behind a name of one's own. Skipped: either name is unknown.
+(`-AWQ`, `-FP8`). Azure's `gpt-35` is `gpt-3.5`. `aliases` says which model stands behind a name of one's own. Skipped:
+either name is unknown, `default` was asked for and is no alias, or the request failed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from palegreen.evaluators.checks.outcome import Outcome
 from palegreen.evaluators.checks.view import View
 from palegreen.runtime.settings import Section
 
+_ANY = "default"
 _DATED = re.compile(r"(?:[-@:](?:\d{4}-\d{2}-\d{2}|\d{8}|\d{6}|\d{4}|latest))+$")
 
 
@@ -27,8 +29,10 @@ class Settings(Section):
 
 def check(view: View, settings: Settings) -> Outcome | None:
     """Whether the model that answered is the one that was asked for."""
-    asked, served = view.sample.requested_model, view.sample.model
-    if not asked or not served:
+    sample = view.sample
+    asked, served = sample.requested_model, sample.model
+    failed = sample.error or sample.ended == "error" or (sample.status is not None and sample.status >= 400)
+    if not asked or not served or failed or (asked == _ANY and asked not in settings.aliases):
         return None
     if asked == served or same(asked, served) or same(settings.aliases.get(asked, asked), served):
         return Outcome(True)
@@ -43,7 +47,7 @@ def same(asked: str, served: str) -> bool:
 
 
 def _bare(name: str) -> str:
-    return (
+    bare = (
         name.strip()
         .rstrip("/")
         .rpartition("/")[2]
@@ -52,3 +56,4 @@ def _bare(name: str) -> str:
         .removesuffix("-latest")
         .removesuffix(":latest")
     )
+    return f"gpt-3.5{bare[6:]}" if bare.startswith("gpt-35") else bare

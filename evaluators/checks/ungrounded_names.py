@@ -2,8 +2,8 @@
 
 A name is a word of Latin or Cyrillic script with a capital that follows a word without one, so that beginnings of
 sentences, headings and labels are none; inflected forms count by their beginning. Fails: more than `allowed` others.
-The score is the share of names that are grounded. Skipped: no contexts, no names, and German, which writes every
-noun like a name. Not looked at: acronyms, days, months, and fenced code.
+The score is the share of names that are grounded. Skipped: neither contexts nor results of tools, no names, and
+German, which writes every noun like a name. Not looked at: acronyms, days, months, and fenced code.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Settings(Section):
 
 def check(view: View, settings: Settings) -> Outcome | None:
     """Whether the answer's names come from what was given."""
-    if not view.context or len(_GERMAN.intersection(view.words)) >= _GERMAN_WORDS:
+    if not view.grounding or len(_GERMAN.intersection(view.words)) >= _GERMAN_WORDS:
         return None
     names = set(_PART.findall(" ".join(_names(view.prose)).lower())) - _NO_NAMES
     if not names:

@@ -3,7 +3,8 @@
 Compared with the contexts and all messages, whatever the separators, the currency, the unit, or a step between per
 cent and share or between thousand, million and billion; rounded numbers and months written as words count as given.
 Fails: more than `allowed` others. The score is the share of numbers that are grounded. Not looked at: single digits,
-numbering of lists and footnotes, fenced code, digits inside words. Skipped: no contexts, or no numbers. Sums and
+numbering of lists and footnotes, fenced code, digits inside words. Skipped: neither contexts nor results of
+tools, or no numbers. Sums and
 differences are not recognised: allow some where answers calculate.
 """
 
@@ -43,7 +44,7 @@ class Settings(Section):
 
 def check(view: View, settings: Settings) -> Outcome | None:
     """Whether the answer's numbers come from what was given."""
-    if not view.context:
+    if not view.grounding:
         return None
     found = {token for token in _NUMBER.findall(_NUMBERING.sub(" ", view.prose)) if len(token) > 1}
     if not found:

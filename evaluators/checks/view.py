@@ -19,6 +19,10 @@ from palegreen.evaluators.sample import Sample
 WORD = re.compile(r"\w+")
 _FENCE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _THINK = re.compile(r"\s*<think>(.*?)</think>", re.DOTALL)
+FAILED = frozenset(("error", "ERROR"))
+"""Finish reasons of a request that failed (Responses API as `wire` has it, OpenRouter)."""
+ABORTED = frozenset(("abort", "aborted", "cancelled", "canceled"))
+"""Finish reasons of a request that was given up (vLLM and SGLang, gateways)."""
 _READ = 20_000  # characters of a text that a check reads at most; a loop or a wrong script is plain long before
 
 
@@ -48,6 +52,8 @@ class View:
             sample.ended == "complete"
             and not sample.error
             and not sample.truncated
+            and sample.finish_reason not in FAILED
+            and sample.finish_reason not in ABORTED
             and (sample.status is None or sample.status < 400)
         )
 
@@ -96,6 +102,23 @@ class View:
     def context(self) -> str:
         """The contexts (retrieved passages), joined by blank lines."""
         return "\n\n".join(self.sample.contexts)
+
+    @cached_property
+    def grounding(self) -> str:
+        """What the answer is to rest on: the contexts, else the results of tools since the user's last message.
+
+        Tools that search deliver their passages so. What is older, or the system prompt's, grounds too (`given`), but
+        makes no answer one that must be grounded.
+        """
+        if self.sample.contexts:
+            return self.context
+        results: list[str] = []
+        for message in reversed(self.sample.messages):
+            if message["role"] == "user":
+                break
+            if message["role"] in ("tool", "function"):
+                results.insert(0, message["content"])
+        return "\n\n".join(results)
 
     @cached_property
     def given(self) -> str:

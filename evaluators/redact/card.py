@@ -61,6 +61,12 @@ _BY_START = {
 }
 
 _RUN = compiled(r"\d(?:[ .-]{0,2}\d){11,}")
+# A number that a line's end breaks, with the digits of both lines. One of the two has six at least.
+_BREAK = r"[ -]?\r?\n {0,4}"
+_MORE = r"(?:[ .-]{0,2}\d)"
+_BROKEN = compiled(rf"\d{_MORE}*{_BREAK}\d{_MORE}*")
+_LINE_BEFORE = re.compile(rb"\d[ -]?\r?\n {0,4}\Z")
+_LINE_AFTER = re.compile(_BREAK.encode() + rb"\d")
 _GROUP = re.compile(rb"\d+")
 _NOT_DIGITS = bytes(byte for byte in range(256) if not 48 <= byte < 58)
 _DOUBLED = bytes.maketrans(b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)))
@@ -100,6 +106,33 @@ def _part_of_other(data: bytes, start: int, end: int) -> bool:
 
 
 def _find(data: bytes) -> Iterator[Span]:
+    yield from _unbroken(data)
+    for match in _BROKEN.finditer(data):
+        # Longer columns of digits are tables.
+        start, end = match.span()
+        if not _LINE_BEFORE.search(data[max(0, start - 8) : start]) and not _LINE_AFTER.match(data, end):
+            yield from _broken(data, start, end)
+
+
+def _broken(data: bytes, start: int, end: int) -> Iterator[Span]:
+    """The card that begins with the digits at `start` and ends on the next line."""
+    line = data.index(b"\n", start, end)
+    groups = [group.span() for group in _GROUP.finditer(data, start, end)]
+    ends = list(accumulate(stop - begin for begin, stop in groups))
+    first = sum(begin < line for begin, _ in groups)  # groups on the first line
+    digits = data[start:end].translate(None, _NOT_DIGITS)
+    for size in _sizes(digits, 0):
+        if size not in ends[first:] or not luhn(digits[:size]):
+            continue
+        sizes = [stop - begin for begin, stop in groups[: ends.index(size) + 1]]
+        joined = [*sizes[: first - 1], sizes[first - 1] + sizes[first], *sizes[first + 1 :]]
+        span = start, groups[len(sizes) - 1][1]
+        if (_grouped_as_card(sizes) or _grouped_as_card(joined)) and not _part_of_other(data, *span):
+            yield span
+            return
+
+
+def _unbroken(data: bytes) -> Iterator[Span]:
     for match in _RUN.finditer(data):
         start, end = match.span()
         digits = data[start:end].translate(None, _NOT_DIGITS)
@@ -132,4 +165,6 @@ def _sizes(digits: bytes, begin: int) -> Iterator[int]:
             yield from issuer.lengths
 
 
-FINDER = Finder("card", r"\d(?:[ .-]{0,2}\d){11}", _find)
+_HINT = rf"\d{_MORE}{{11}}|\d{_MORE}{{5}}{_BREAK}\d|\d{_BREAK}\d{_MORE}{{5}}"
+
+FINDER = Finder("card", _HINT, _find)

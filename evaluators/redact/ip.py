@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, IPv6Network
 
@@ -15,6 +16,13 @@ _NUMBERED = (
     r"[\"']?\s{0,4}[:=#]?\s{0,4}[\"'(]?v?"
 )
 _V4 = compiled(rf"(?i)(?:{_NUMBERED})?\d{{1,3}}\.\d{{1,3}}\.\d{{1,3}}\.\d{{1,3}}")
+# Products of User-Agent and Server (RFC 9110) with versions of four numbers. Not any word: hosts stand before a slash,
+# too, as Java writes addresses (broker/10.0.0.1:9092).
+_PRODUCT = re.compile(
+    rb"(?i)\b(?:nginx|apache|openresty|tengine|(?:microsoft-)?iis|chrom(?:e|ium)|headlesschrome|crios|edg(?:e|a|ios)?|"
+    rb"opr|opera|firefox|fxios|safari|applewebkit|mozilla|brave|vivaldi|yabrowser|samsungbrowser|electron|curl|wget|"
+    rb"openssl|python|php)/\Z"
+)
 _V6 = compiled(r"[0-9A-Fa-f:]*(?:::|(?:[0-9A-Fa-f]{1,4}:){7})[0-9A-Fa-f:.]*")
 
 # IANA IPv6 special-purpose and global unicast registries. Whatever lies elsewhere (dead::beef, 1::2 as a slice of an
@@ -32,6 +40,8 @@ def _is_v4(data: bytes, start: int, end: int) -> bool:
     if address.is_loopback or address.is_unspecified or address.packed[0] == 255:  # nobody's, and netmasks
         return False
     ahead, behind = before(data, start), after(data, end, 2)
+    if _PRODUCT.search(data[max(0, start - 20) : start]) and behind[:1] != ":":
+        return False
     return not (_is_word(ahead) or ahead == "." or _is_word(behind[:1]) or (behind[:1] == "." and behind[1:].isdigit()))
 
 

@@ -20,6 +20,12 @@ _URL_PATTERN = r"\b[A-Za-z][A-Za-z0-9+.-]{1,30}:\\?/\\?/([^\s/?#\"'<>@:]{0,256}:
 # RFC 7235 credentials. Words of prose ("bearer of good news") have neither length nor digits.
 _HEADER_PATTERN = r"(?i)\b(?:bearer|token|basic|apikey|bot)[ \t]{1,4}([A-Za-z0-9._~+/=-]{8,})"
 
+# curl(1): -u and --user, for a proxy -U and --proxy-user, on the command's line or those that a backslash adds to it.
+_CURL_PATTERN = (
+    r"\bcurl\b(?:[^\n|&]|&[^\n|&]|\\\r?\n)*?\s(?:-[A-Za-z]{0,8}[uU]\s{1,4}|-[uU]|--(?:proxy-)?user(?:\s{1,4}|=))"
+    r"(?:\"([^\":\n]+:[^\"\n]+)|'([^':\n]+:[^'\n]+)|([^\s\"'`:/]+:[^\s\"'`]+))"
+)
+
 _PASSWORDS = (
     r"password|passwd|passphrase|_pass|pwd|passwort|kennwort|contraseña|mot[_ ]de[_ ]passe|senha|пароль|密码|密碼|"
     r"パスワード|비밀번호"
@@ -36,6 +42,7 @@ _ASSIGNED_PATTERN = rf"(?i)(?:{_PASSWORDS}|{_KEY}){_VALUE}"
 _SHAPED = compiled(_SHAPED_PATTERN)
 _URL = compiled(_URL_PATTERN)
 _HEADER = compiled(_HEADER_PATTERN)
+_CURL = compiled(_CURL_PATTERN)
 _ASSIGNED = compiled(_ASSIGNED_PATTERN)
 _PASSWORD_WORD = re.compile(rf"(?:{_PASSWORDS})[\"'`]?\s*({_SIGN})(\s*)([\"'`]?)\Z", re.IGNORECASE)
 _GUARDED = re.compile(rf"(?:.*[^a-z])?(?:{_PASSWORDS}|client[_-]?secret|secret|private[_-]?key)\Z", re.IGNORECASE)
@@ -100,6 +107,9 @@ def _find(data: bytes) -> Iterator[Span]:
         value = match.group(1).decode("utf-8", "ignore")
         if _is_random(value, 16) or (match.group()[:5].lower() == b"basic" and _is_basic(value)):
             yield match.span(1)
+    for match in _CURL.finditer(data):
+        if not is_stand_in(match.group(match.lastindex).decode("utf-8", "ignore").partition(":")[2]):
+            yield match.span(match.lastindex)
     for match in _ASSIGNED.finditer(data):
         start = match.start(1)
         value = match.group(1).decode("utf-8", "ignore").rstrip(".!?)}]")
@@ -113,6 +123,7 @@ _HINTS = (
     rf"(?i)(?:{_PASSWORDS}|secret|private[_-]?key)[\"']?\s{{0,4}}[:=]",
     _URL_PATTERN,
     _HEADER_PATTERN,
+    _CURL_PATTERN,
 )
 _HINT = "|".join(f"(?:{pattern})" for pattern in (*_HINTS, _ASSIGNED_PATTERN))
 
