@@ -47,6 +47,7 @@ SCHEMA = pa.schema(
         **dict.fromkeys(("choice", "reasoning_tokens", "cached_tokens", "status"), _COUNT),
         **dict.fromkeys(("error", "ended"), _TEXT),
         "truncated": pa.bool_(),
+        "refused": pa.bool_(),
         "result": _TEXT,
         "scores": pa.list_(pa.struct(_SCORE)),
         **dict.fromkeys(("embedder", "feedback"), _TEXT),
