@@ -134,7 +134,7 @@ def test_a_request_that_expects_100_continue_gets_it_from_upstream() -> None:
         client.sendall(b"{}")
         assert exactly(client, len(ok(b"done"))) == ok(b"done")
         assert until(lambda: proxy.envelopes)[0].meta["status"] == 200
-        assert upstream.sent == b"HTTP/1.1 100 Continue\r\n\r\n" + ok(b"done")
+        assert until(lambda: upstream.sent == b"HTTP/1.1 100 Continue\r\n\r\n" + ok(b"done"))
 
 
 def test_after_101_both_sides_talk_as_they_like_and_may_half_close() -> None:
@@ -302,6 +302,19 @@ def test_an_upstream_that_does_not_read_slows_the_client_down() -> None:
         assert upstream.received.endswith(bytes(size))
 
 
+def test_an_empty_success_for_a_client_that_has_hung_up_is_its_abort() -> None:
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.exactly(2)
+        connection.wait_for_end()
+        connection.send(ok(b""))
+
+    with Upstream(script) as upstream, proxied(upstream.url) as proxy, proxy.connect() as client:
+        client.sendall(post())
+        client.shutdown(socket.SHUT_WR)
+        assert until(lambda: proxy.envelopes)[0].meta["ended"] == "client_abort"
+
+
 def test_a_stream_of_ten_thousand_chunks_passes_and_is_held_without_its_framing() -> None:
     events = [b'data: {"n": %d}\n\n' % n for n in range(10_000)]
     response = chunked(*events)
@@ -317,7 +330,8 @@ def test_a_stream_of_ten_thousand_chunks_passes_and_is_held_without_its_framing(
 
     with Upstream(script) as upstream, proxied(upstream.url) as proxy, proxy.connect() as client:
         client.sendall(post())
-        assert exactly(client, len(response)) == response == upstream.sent
+        assert exactly(client, len(response)) == response
+        assert until(lambda: upstream.sent == response)
         meta, parts = until(lambda: proxy.envelopes)[0]
         assert parts == [b"{}", b"".join(events)]
         assert [offset for offset, _ in meta["arrivals"]][-1] == len(parts[1])

@@ -176,11 +176,6 @@ class Exchange:
         """Whether the content of the response's body is wanted."""
         return self._held_response is not None
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether the response is known to have had no content so far."""
-        return self._held_response is not None and not self._held_response.size
-
     def request_content(self, pieces: Sequence[bytes]) -> None:
         """More of the request's body."""
         if self._held_request is not None:
@@ -205,8 +200,14 @@ class Exchange:
             if len(self._arrivals) < ARRIVALS:
                 self._arrivals.append(self._last_arrival)
 
-    def finish(self, ended: Ended, now: float, answered: int | None = None) -> None:
-        """The exchange is over. `answered` is the status of an answer of the proxy's own, where upstream gave none."""
+    def finish(self, ended: Ended, now: float, answered: int | None = None, client_ended: bool = False) -> None:
+        """The exchange is over.
+
+        `answered` is the status of an answer of the proxy's own, where upstream gave none; `client_ended` means that
+        the client had hung up before, to which some servers answer with an empty success.
+        """
+        if ended == "complete" and client_ended and self._held_response is not None and not self._held_response.size:
+            ended = "client_abort"
         tally, duration = self._tap.tally, now - self._began
         code = f"{self._response.status // 100}xx" if self._response is not None else "none"
         tally.count("palegreen_proxy_requests_total", code, ended)

@@ -388,9 +388,7 @@ class Relay(asyncio.Protocol):
         self._shared.tap.defect(error)
 
     def _finish(self, ended: Ended, answered: int | None = None) -> None:
-        if ended == "complete" and self._client_ended and self._exchange is not None and self._exchange.is_empty:
-            ended = "client_abort"  # some servers answer one who has hung up with an empty success
-        self._tell(Exchange.finish, ended, time.monotonic(), answered)
+        self._tell(Exchange.finish, ended, time.monotonic(), answered, self._client_ended)
         self._exchange = None
 
     def _lose_track(self, where: str, problem: MalformedError) -> None:
