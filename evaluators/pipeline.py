@@ -7,16 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from palegreen.evaluators.baseline import manifest
 from palegreen.evaluators.checks.registry import build
 from palegreen.evaluators.checks.view import View
 from palegreen.evaluators.config import EvaluateConfig
 from palegreen.evaluators.embed.choose import embedder
-from palegreen.evaluators.embed.embedder import Vectors
+from palegreen.evaluators.embed.parts import VectorsOf, vectors_of
 from palegreen.evaluators.envelope import Envelope
 from palegreen.evaluators.events import EvaluationEvents
 from palegreen.evaluators.ledger import Ledger
@@ -34,11 +32,9 @@ from palegreen.runtime.exposition import Collected, Readings
 log = structlog.get_logger()
 T = TypeVar("T")
 
-_CONTEXTS = 4  # passages of a sample that are embedded
 _SAY_AGAIN = 60.0  # seconds until a trouble of the same kind is logged again
 _TIDY_EVERY = 5.0
 _UNTHINNED = ("proxy", "asgi", "file")  # taps that decide at a request's head, and files, which are to be read whole
-VectorsOf = dict[str, NDArray[np.float32]]
 
 
 class Pipeline:
@@ -191,23 +187,11 @@ class Pipeline:
         """Unit vectors of each sample's response, prompt and contexts (their mean), as far as there are such."""
         if self._embedder is None:
             return [{} for _ in samples]
-        texts: list[str] = []
-        places: list[dict[str, slice]] = []
-        for sample in samples:
-            place = {}
-            contexts = sample.contexts[:_CONTEXTS]
-            for part, said in (("response", [sample.response]), ("prompt", [sample.prompt]), ("context", contexts)):
-                said = [text for text in said if text.strip()]
-                if said:
-                    place[part] = slice(len(texts), len(texts) + len(said))
-                    texts += said
-            places.append(place)
         try:
-            rows = self._embedder.embed(texts)
+            return vectors_of(self._embedder, samples)
         except Exception as defect:  # noqa: BLE001 - the other checks go on
             self._say("embed", "scorer.not_embedded", samples=len(samples), cause=type(defect).__name__)
             return [{} for _ in samples]
-        return [{part: _mean(rows[where]) for part, where in place.items()} for place in places]
 
     def _checked(self, sample: Sample, vectors: VectorsOf) -> Scored:
         compared = self._baseline is not None and not self._mismatch
@@ -242,9 +226,3 @@ class Pipeline:
         if now - self._said.get(about, -_SAY_AGAIN) >= _SAY_AGAIN:
             self._said[about] = now
             log.warning(event, **facts)
-
-
-def _mean(rows: Vectors) -> NDArray[np.float32]:
-    mean: NDArray[np.float32] = rows[0] if len(rows) == 1 else rows.mean(axis=0)
-    length = np.float32(np.linalg.norm(mean))
-    return mean / length if length > 0 else mean
