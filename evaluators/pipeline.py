@@ -7,16 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
-from palegreen.evaluators.baseline.manifest import Baseline
+from palegreen.evaluators.baseline import manifest
 from palegreen.evaluators.checks.registry import build
 from palegreen.evaluators.checks.view import View
 from palegreen.evaluators.config import EvaluateConfig
 from palegreen.evaluators.embed.choose import embedder
-from palegreen.evaluators.embed.embedder import Vectors
+from palegreen.evaluators.embed.parts import VectorsOf, vectors_of
 from palegreen.evaluators.envelope import Envelope
 from palegreen.evaluators.events import EvaluationEvents
 from palegreen.evaluators.ledger import Ledger, failed
@@ -34,14 +32,12 @@ from palegreen.runtime.exposition import Collected, Readings
 log = structlog.get_logger()
 T = TypeVar("T")
 
-_CONTEXTS = 4  # passages of a sample that are embedded
 _SAY_AGAIN = 60.0  # seconds until a trouble of the same kind is logged again
 _TIDY_EVERY = 5.0
 _MOST_SAMPLES = 64  # worked off at once
 _MOST_CHARACTERS = 4 << 20
 _EMBEDDED = 32
 _UNTHINNED = ("proxy", "asgi", "file")  # taps that decide at a request's head, and files, which are to be read whole
-VectorsOf = dict[str, NDArray[np.float32]]
 
 
 class Pipeline:
@@ -67,8 +63,8 @@ class Pipeline:
         starting(f"embedder {config.embedder}")
         self._embedder = embedder(config.embedder, config.scorer_threads)
         self._digest = self._embedder.digest if self._embedder is not None else ""
-        self._baseline = Baseline.load(config.baseline) if config.baseline is not None else None
-        self._mismatch = self._baseline.mismatch(self._embedder) if self._baseline is not None else ""
+        self._baseline = manifest.load(config.baseline) if config.baseline is not None else None
+        self._mismatch = manifest.mismatch(self._baseline, self._embedder) if self._baseline is not None else ""
         if self._mismatch:
             log.error("baseline.unusable", cause=self._mismatch, effect="nothing is compared with it")
         self._store = (
@@ -133,8 +129,9 @@ class Pipeline:
         now = Collected()
         if self._embedder is not None:
             now.add("palegreen_embedder_info", 1, self._embedder.name, self._digest)
-        if self._baseline is not None:
-            self._baseline.show(now, bool(self._mismatch), (self._config.model, *self._config.common()))
+        if self._baseline is not None and self._config.baseline is not None:
+            labels = (self._config.model, *self._config.common())
+            manifest.show(now, self._baseline, self._config.baseline.resolve().name, bool(self._mismatch), labels)
         for kind, times in self._redactor.counts.items():
             now.add("palegreen_redactions_total", times, kind)
         for check, times in self._checks.errors.items():
@@ -217,27 +214,15 @@ class Pipeline:
         """Unit vectors of each sample's response, prompt and contexts (their mean), as far as there are such."""
         if self._embedder is None:
             return [{} for _ in samples]
-        texts: list[str] = []
-        places: list[dict[str, slice]] = []
-        for sample in samples:
-            place = {}
-            contexts = sample.contexts[:_CONTEXTS]
-            for part, said in (("response", [sample.response]), ("prompt", [sample.prompt]), ("context", contexts)):
-                said = [text for text in said if text.strip()]
-                if said:
-                    place[part] = slice(len(texts), len(texts) + len(said))
-                    texts += said
-            places.append(place)
         try:
-            rows = self._embedder.embed(texts)
+            return vectors_of(self._embedder, samples)
         except Exception as defect:  # noqa: BLE001 - the other checks go on
             self._say("embed", "scorer.not_embedded", samples=len(samples), cause=type(defect).__name__)
             return [{} for _ in samples]
-        return [{part: _mean(rows[where]) for part, where in place.items()} for place in places]
 
     def _checked(self, pair: tuple[Sample, VectorsOf]) -> Scored:
         sample, vectors = pair
-        baseline = self._baseline.manifest.quantiles if self._baseline is not None and not self._mismatch else None
+        baseline = self._baseline.quantiles if self._baseline is not None and not self._mismatch else None
         scored = Scored(sample, self._checks.run(View(sample, vectors, baseline)), self._digest)
         self._ledger.sample(scored)
         self._ledger.session(sample, self._sessions.observe(sample, vectors.get("prompt")))
@@ -273,9 +258,3 @@ class Pipeline:
         if now - self._said.get(about, -_SAY_AGAIN) >= _SAY_AGAIN:
             self._said[about] = now
             log.warning(event, **facts)
-
-
-def _mean(rows: Vectors) -> NDArray[np.float32]:
-    mean: NDArray[np.float32] = rows[0] if len(rows) == 1 else rows.mean(axis=0)
-    length = np.float32(np.linalg.norm(mean))
-    return mean / length if length > 0 else mean
