@@ -1,0 +1,245 @@
+"""The threshold of the MEWMA for a declared average run length to false alarm, from a baseline's own samples.
+
+Streams in which nothing is wrong are drawn from the calibration third by the stationary bootstrap (Politis, Romano,
+JASA 89, 1994): runs of successive samples, since neighbours are alike. Each stream gets a baseline of its own, drawn in
+the same way and fitted in the same way, so that the threshold covers what a finite baseline gets wrong: its mean was
+whitened with `n_whitening` samples, hence an offset N(0, Sigma / n_whitening), and centres and scales of clusters are
+fitted with as many samples as the true ones. In half of the streams the mix of clusters is another one, drawn at
+random. The threshold is the larger of the one that gives the declared run length with the baseline's own mix and the
+one that gives three quarters of it with other mixes.
+
+A run length longer than the simulation can show is extrapolated: its logarithm is linear in the threshold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palegreen.evaluators.detectors.conditional import Conditional
+from palegreen.evaluators.detectors.mewma import BLOCKS, RATES, Averages, Calibration, Plan
+
+HORIZON = 20_000
+"""Longest simulated stream, in samples."""
+
+_WORK = 3_200_000  # samples simulated in all
+_STREAMS = (240, 800)  # at least, at most
+_HORIZONS = 6  # length of a simulated stream over the run length
+_SHORTEST = 3_000
+_PILOT = 1_500  # samples from which Q is brought to one scale
+_FIRST = 32  # samples: shorter run lengths are not asked for
+_OTHER_MIX = 0.75  # of the declared run length
+_GRID = 120
+
+
+def calibrate(
+    vectors: NDArray[Any],
+    n_whitening: int,
+    run_length: float,
+    *,
+    seed: int,
+    clusters: NDArray[np.intp] | None = None,
+    blocks: Sequence[slice] = BLOCKS,
+    rates: Sequence[float] = RATES,
+    progress: Callable[[float], None] | None = None,
+) -> Calibration:
+    """From whitened vectors in order of time, (n, dimensions), whitened with `n_whitening` other samples.
+
+    `clusters`: the prompt's cluster of each, from 0 on; None: all are alike. `progress` is told the share done.
+    Raises ValueError, one line, if there are too few samples or they hold anything but finite numbers.
+    """
+    vectors = np.asarray(vectors, np.float64)
+    if vectors.ndim != 2 or len(vectors) < 2:
+        raise ValueError(f"vectors of shape {vectors.shape} to calibrate with; allowed: two samples or more")
+    if not np.isfinite(vectors).all():
+        raise ValueError(f"sample {int(np.argmin(np.isfinite(vectors).all(axis=1)))}: its vector holds NaN or infinity")
+    plan = Plan.admitted(vectors.shape[1], n_whitening, rates=rates, blocks=blocks)
+    vectors = vectors[:, : plan.dimensions]
+    of = np.zeros(len(vectors), np.intp) if clusters is None else np.asarray(clusters, np.intp)
+    if len(of) != len(vectors) or of.min() < 0:
+        raise ValueError(f"{len(of)} clusters of {len(vectors)} vectors; allowed: one each, from 0 on")
+    if not (vectors.std(axis=0) > 0).any():
+        raise ValueError("the vectors to calibrate with are all the same")
+    count = int(of.max()) + 1
+    fitted = Conditional.fit(vectors, of, count, plan.blocks, n_whitening)
+    null = _Null(vectors, of, count, plan, n_whitening, fitted, np.random.default_rng(seed))
+    horizon = int(min(HORIZON, max(_HORIZONS * run_length, _SHORTEST)))
+    streams = int(np.clip(_WORK // horizon, *_STREAMS)) // 2
+    mean, q, peaks = null.simulate(streams, horizon, progress)
+    own, other = Curve.of(peaks[:, :streams]), Curve.of(peaks[:, streams:])
+    threshold, how = own.threshold(run_length)
+    if count > 1:
+        threshold = max(threshold, other.threshold(_OTHER_MIX * run_length)[0])
+    return Calibration(
+        plan=plan,
+        conditional=fitted,
+        mean=mean,
+        q=q,
+        threshold=threshold,
+        run_length=run_length,
+        curve=np.stack([own.thresholds, own.run_lengths, np.interp(own.thresholds, *other)]),
+        horizon=horizon,
+        streams=streams,
+        how=how,
+    )
+
+
+class Curve(NamedTuple):
+    """Average run length by threshold, both rising."""
+
+    thresholds: NDArray[np.float64]
+    run_lengths: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, peaks: NDArray[Any]) -> Curve:
+        """From the highest value so far of each stream, (samples, streams).
+
+        Streams that have not alarmed at the end go on at the rate of alarms of their second half. Thresholds at which
+        fewer than half of the streams alarm say too little.
+        """
+        horizon = len(peaks)
+        low, high = (float(np.median(peaks[at])) for at in (_FIRST, -1))
+        thresholds = np.linspace(low, high, _GRID)
+        lengths = []
+        for threshold in thresholds:
+            first = 1 + np.argmax(peaks > threshold, axis=0)
+            ended = peaks[-1] > threshold
+            first[~ended] = horizon
+            late = first > horizon // 2
+            exposed = (first[late] - horizon // 2).sum()
+            onward = exposed / max(1, np.count_nonzero(ended & late))
+            lengths.append(first.mean() + (~ended).mean() * onward)
+        return cls(thresholds, np.maximum.accumulate(np.array(lengths)))
+
+    def threshold(self, run_length: float) -> tuple[float, str]:
+        """The threshold of a run length, and how it was found."""
+        longest = float(self.run_lengths[-1])
+        logs = np.log(self.run_lengths)
+        if run_length <= longest:
+            return float(np.interp(math.log(run_length), logs, self.thresholds)), "simulated"
+        fit = self.run_lengths > longest / 25
+        slope, level = np.polyfit(self.thresholds[fit], logs[fit], 1)
+        how = f"extrapolated log-linearly from run lengths of {longest / 25:.0f} to {longest:.0f} samples"
+        return float((math.log(run_length) - level) / slope), how
+
+
+class _Null:
+    """Streams in which nothing is wrong."""
+
+    def __init__(
+        self,
+        vectors: NDArray[np.float64],
+        clusters: NDArray[np.intp],
+        count: int,
+        plan: Plan,
+        n_whitening: int,
+        fitted: Conditional,
+        draw: np.random.Generator,
+    ) -> None:
+        self._plan, self._n_whitening, self._fitted, self._draw, self._count = plan, n_whitening, fitted, draw, count
+        self._members = np.bincount(clusters, minlength=count)
+        # Centred, cluster by cluster; the spread lost by that is put back, and so is what clusters truly differ by.
+        means = np.zeros((count, vectors.shape[1]))
+        np.add.at(means, clusters, vectors)
+        means /= np.maximum(self._members, 1)[:, None]
+        sizes = self._members[clusters][:, None]
+        centred = (vectors - means[clusters]) * np.sqrt(sizes / np.maximum(sizes - 1, 1))
+        self._noise = np.concatenate([_shrunk(centred[:, block]) for block in plan.blocks], axis=1)
+        centres = fitted.centre[clusters]
+        self._vectors = self._noise + centres - centres.mean(axis=0)
+        self._clusters = clusters
+        self._jump = 1 / max(1.0, len(vectors) ** (1 / 3))
+        # The samples of each cluster, for streams with other mixes.
+        self._by_cluster = np.argsort(clusters, kind="stable")
+        self._begin = np.concatenate([[0], np.cumsum(self._members)[:-1]])
+
+    def _paths(self, streams: int, length: int) -> NDArray[np.intp]:
+        """Samples of streams with the baseline's own mix, (length, streams)."""
+        n = len(self._vectors)
+        fresh = self._draw.integers(n, size=(length, streams))
+        jumps = self._draw.random((length, streams), np.float32) < self._jump
+        jumps[0] = True
+        since = np.maximum.accumulate(np.where(jumps, np.arange(length)[:, None], 0), axis=0)
+        return (np.take_along_axis(fresh, since, axis=0) + np.arange(length)[:, None] - since) % n
+
+    def _mixed(self, streams: int, length: int) -> NDArray[np.intp]:
+        """The same with a mix of its own for each stream, one sample at a time."""
+        weights = self._members * self._draw.exponential(size=(streams, self._count))
+        bounds = np.cumsum(weights, axis=1)
+        bounds /= bounds[:, -1:]
+        picked = self._draw.random((length, streams), np.float32)
+        drawn = np.stack([np.searchsorted(bounds[at], picked[:, at]) for at in range(streams)], axis=1)
+        drawn = np.minimum(drawn, self._count - 1)
+        sizes = self._members[drawn]
+        fresh = (self._draw.random((length, streams), np.float32) * sizes).astype(np.intp)
+        index: NDArray[np.intp] = self._by_cluster[self._begin[drawn] + np.minimum(fresh, sizes - 1)]
+        return index
+
+    def _baseline(self) -> Conditional:
+        """Fitted to a baseline that might as well have been drawn; its centre holds the offset of the whitening."""
+        path = self._paths(1, len(self._vectors))[:, 0]
+        offset = self._noise[self._paths(1, self._n_whitening)[:, 0]].mean(axis=0)
+        fitted = Conditional.fit(
+            self._vectors[path] - offset, self._clusters[path], self._count, self._plan.blocks, self._n_whitening
+        )
+        return fitted._replace(centre=fitted.centre + offset)
+
+    def simulate(
+        self, streams: int, horizon: int, progress: Callable[[float], None] | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
+        """Mean and scale of Q, (rates, blocks); highest value so far, (horizon, 2 streams), own mix and other mixes."""
+        every = np.arange(2 * streams)
+        baselines = [self._baseline() for _ in every]
+        centre = np.stack([each.centre for each in baselines]).astype(np.float32)
+        inverse = 1 / np.stack([each.scale for each in baselines]).astype(np.float32)
+        path = np.concatenate([self._paths(streams, horizon), self._mixed(streams, horizon)], axis=1)
+        vectors = self._vectors.astype(np.float32)
+        averages = Averages(self._plan, self._fitted.doubt.astype(np.float32), self._fitted.common, 2 * streams)
+
+        rows = np.zeros((2 * streams, self._plan.dimensions + self._count), np.float32)
+        indicators = np.eye(self._count, dtype=np.float32)
+
+        def step(at: int) -> NDArray[Any]:
+            index = path[at]
+            clusters = self._clusters[index]
+            scaled = rows[:, : self._plan.dimensions]
+            np.subtract(vectors[index], centre[every, clusters], out=scaled)
+            scaled *= inverse[every, clusters]
+            rows[:, self._plan.dimensions :] = indicators[clusters]
+            return averages.push(rows)
+
+        pilot = np.stack([step(at)[:streams] for at in range(_PILOT)])
+        mean = pilot.mean(axis=(0, 1), dtype=np.float64)
+        q = np.median(pilot.max(axis=0), axis=0) - mean
+        averages.reset()
+        values = np.empty((horizon, 2 * streams), np.float32)
+        low, scale = mean.astype(np.float32), (1 / q).astype(np.float32)
+        for at in range(horizon):
+            values[at] = ((step(at) - low) * scale).max(axis=(1, 2))
+            if progress is not None and at % 200 == 0:
+                progress(at / horizon)
+        np.maximum.accumulate(values, axis=0, out=values)
+        return mean, q, values
+
+
+def _shrunk(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Vectors whose covariance has the spread of eigenvalues of the true one.
+
+    That of a sample is wider, which makes squared lengths vary more in the simulation than in truth, and the threshold
+    too high. The excess is estimated as by Ledoit, Wolf, "A well-conditioned estimator for large-dimensional covariance
+    matrices", Journal of Multivariate Analysis 88, 2004.
+    """
+    n = len(vectors)
+    covariance = vectors.T @ vectors / n
+    values, axes = np.linalg.eigh(covariance)
+    middle = values.mean()
+    spread = ((values - middle) ** 2).sum()
+    excess = ((vectors**2).sum(axis=1) ** 2).mean() / n - (values**2).sum() / n
+    kept = math.sqrt(max(0.0, 1 - excess / spread)) if spread > 0 else 0.0
+    wanted = middle + kept * (values - middle)
+    rescale = np.sqrt(wanted / np.maximum(values, 1e-12 * max(middle, 1e-300)))
+    return np.asarray((vectors @ axes) * rescale @ axes.T)
