@@ -110,7 +110,8 @@ class Averages:
         np.multiply(self.sums, self.sums, out=self._squares)
         folded = self._squares @ self._fold
         variance = folded[..., self._blocks :] + self._known
-        return np.divide(folded[..., : self._blocks], variance)
+        q: NDArray[Any] = folded[..., : self._blocks] / variance
+        return q
 
     def _know(self) -> None:
         own = self._rates / (2 - self._rates) * (1 - self.left**2)
