@@ -1,4 +1,4 @@
-"""Limits of the e-detectors: an upper confidence bound of the baseline's rate or mean in each cluster, plus a tolerance.
+"""Limits of the e-detectors: an upper confidence bound of each cluster's rate or mean, plus a tolerance.
 
 A point null explodes on real APIs before anything has changed, hence the tolerance. With probability 1 - delta all
 limits of all checks hold together.

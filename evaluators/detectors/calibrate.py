@@ -101,8 +101,9 @@ class Curve(NamedTuple):
         Streams that have not alarmed at the end go on at the rate of alarms of their second half. Thresholds at which
         fewer than half of the streams alarm say too little.
         """
-        horizon, streams = peaks.shape
-        thresholds = np.linspace(*np.median(peaks[[_FIRST, -1]], axis=1), _GRID)
+        horizon = len(peaks)
+        low, high = (float(np.median(peaks[at])) for at in (_FIRST, -1))
+        thresholds = np.linspace(low, high, _GRID)
         lengths = []
         for threshold in thresholds:
             first = 1 + np.argmax(peaks > threshold, axis=0)
@@ -175,7 +176,8 @@ class _Null:
         drawn = np.minimum(drawn, self._count - 1)
         sizes = self._members[drawn]
         fresh = (self._draw.random((length, streams), np.float32) * sizes).astype(np.intp)
-        return self._by_cluster[self._begin[drawn] + np.minimum(fresh, sizes - 1)]
+        index: NDArray[np.intp] = self._by_cluster[self._begin[drawn] + np.minimum(fresh, sizes - 1)]
+        return index
 
     def _baseline(self) -> Conditional:
         """Fitted to a baseline that might as well have been drawn; its centre holds the offset of the whitening."""
@@ -189,7 +191,7 @@ class _Null:
     def simulate(
         self, streams: int, horizon: int, progress: Callable[[float], None] | None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
-        """Mean and scale of Q, (rates, blocks), and the highest value so far, (horizon, 2 streams): own and other mix."""
+        """Mean and scale of Q, (rates, blocks); highest value so far, (horizon, 2 streams), own mix and other mixes."""
         every = np.arange(2 * streams)
         baselines = [self._baseline() for _ in every]
         centre = np.stack([each.centre for each in baselines]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What is normal in each cluster of prompts: the mean and the spread of the whitened vectors there, and our doubt of it.
+"""What is normal in each cluster of prompts: the mean and spread of the whitened vectors, and our doubt of it.
 
 A regression on the prompt leaves residuals whose mean and spread still differ from one kind of question to another. If
 they are taken as one, then a change of what users ask changes the mean and the spread of the stream, and alarms. Here

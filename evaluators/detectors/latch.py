@@ -29,7 +29,7 @@ class Latch:
     """The alarm of one detector, or of several combined."""
 
     def __init__(self) -> None:
-        self.reset()
+        self._raised, self._quiet, self._mute = 0, 0, WARM_UP
 
     @property
     def raised(self) -> bool:

@@ -109,7 +109,9 @@ class Averages:
             self._know()
         np.multiply(self.sums, self.sums, out=self._squares)
         folded = self._squares @ self._fold
-        return folded[..., : self._blocks] / (folded[..., self._blocks :] + self._known)
+        variance = folded[..., self._blocks :] + self._known
+        q: NDArray[Any] = folded[..., : self._blocks] / variance
+        return q
 
     def _know(self) -> None:
         own = self._rates / (2 - self._rates) * (1 - self.left**2)
