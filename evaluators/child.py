@@ -21,7 +21,7 @@ from palegreen.runtime.exposition import NOTHING, Readings
 
 log = structlog.get_logger()
 
-_STARTING = 300.0  # seconds of silence allowed while a child starts: it may have an embedder to convert
+_STARTING = 300.0  # seconds of silence allowed while a child starts: it may have a large model to load
 _BACKOFF = (0.2, 30.0)  # seconds before a child is started again, doubling
 _STEADY = 60.0  # seconds after which a start counts as a success
 _LOOK_EVERY = 0.5  # seconds between two looks at its memory
@@ -61,7 +61,6 @@ class Child:
     ) -> None:
         self.name = name
         self.readings: Readings = NOTHING
-        self.facts: dict[str, Any] = {}
         self.restarts: dict[Reason, int] = {}
         self.ready = asyncio.Event()
         self.done = asyncio.Event()
@@ -141,19 +140,10 @@ class Child:
 
     async def _once(self, raise_refusal: bool) -> int:
         self._killed_for, self._again = None, False
-        process = self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            self._module,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for the parent alone
-        )
-        if process.stdin is None or process.stdout is None:  # for the type checker: both are pipes
-            raise RuntimeError("a child without pipes")
-        process.stdin.write(encode({"queue": str(self._queue)}, self._brief()))
+        process, out = await _started(self._module, str(self._queue), self._brief())
+        self._process = process
         try:
-            refusal = await self._listen(process, process.stdout)
+            refusal = await self._listen(process, out)
         finally:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
@@ -203,10 +193,10 @@ class Child:
                 self.about = header["what"]
                 log.info(f"{self.name}.starting", what=header["what"])
             case "ready":
-                self.facts = {key: value for key, value in header.items() if key != "kind"}
-                self.about = ", ".join(f"{key} {value}" for key, value in self.facts.items())
+                facts = {key: value for key, value in header.items() if key != "kind"}
+                self.about = ", ".join(f"{key} {value}" for key, value in facts.items())
                 self.ready.set()
-                log.info(f"{self.name}.ready", pid=pid, **self.facts)
+                log.info(f"{self.name}.ready", pid=pid, **facts)
             case "readings":
                 self.readings = Readings(**orjson.loads(parts[0]))
             case "done":
@@ -218,14 +208,27 @@ class Child:
 
 async def trial(module: str, brief: tuple[bytes, bytes]) -> str:
     """Why a child of this module would refuse such a brief; empty if it would not."""
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, "--trial", stdin=pipe, stdout=pipe, start_new_session=True
-    )
-    if process.stdin is None or process.stdout is None:  # for the type checker: both are pipes
-        raise RuntimeError("a child without pipes")
-    process.stdin.write(encode({"queue": ""}, brief))
-    said = await process.stdout.read()
+    process, out = await _started(module, "", brief, "--trial")
+    said = await out.read()
     status = await process.wait()
     refusals = [header["why"] for header, _ in Decoder().feed(said) if header["kind"] == "refused"]
     return refusals[0] if refusals else "" if status == 0 else f"the scorer ended with status {status}"
+
+
+async def _started(
+    module: str, queue: str, brief: tuple[bytes, bytes], *arguments: str
+) -> tuple[asyncio.subprocess.Process, asyncio.StreamReader]:
+    """A child that has its brief, and what it says."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        module,
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the parent alone
+    )
+    if process.stdin is None or process.stdout is None:  # for the type checker: both are pipes
+        raise RuntimeError("a child without pipes")
+    process.stdin.write(encode({"queue": queue}, brief))
+    return process, process.stdout

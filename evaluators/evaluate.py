@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import platform
 import secrets
 import signal
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
 
 import structlog
-from prometheus_client import CollectorRegistry, ProcessCollector
 
 from palegreen.evaluators.child import Child, RefusedError, trial
 from palegreen.evaluators.config import FIXED, EvaluateConfig
@@ -23,6 +20,7 @@ from palegreen.runtime.exposition import Collected, Exposition, Readings
 from palegreen.runtime.filewatch import FileWatch
 from palegreen.runtime.log import configure
 from palegreen.runtime.otlp.metrics import OtlpMetrics
+from palegreen.runtime.own import OwnMetrics
 from palegreen.runtime.web import ListenError, WebServer, parse_address
 from palegreen.runtime.yamlfile import ConfigError
 
@@ -44,12 +42,12 @@ class Evaluator:
         self._config = config
         self._reload = reload
         self._file = FileWatch(watched)
-        self._reloaded, self._reloaded_at = True, time.time()
-        self._process = ProcessCollector(registry=CollectorRegistry())
         self._exposition: Exposition | None = None
         self._children: tuple[Child, ...] = ()
         self._hangup = asyncio.Event()
         self._otlp = _otlp(config, lambda: self.body(openmetrics=False, gzipped=False))
+        self._about = OwnMetrics(VERSION, self._otlp)
+        self._server: WebServer | None = None
         self._key = secrets.token_bytes(32)  # outlives scorers, so that what they hash stays the same
 
     async def run(self) -> None:
@@ -58,7 +56,7 @@ class Evaluator:
         Raises ListenError and ConfigError before anything is served.
         """
         host, port = parse_address(self._config.listen_address)
-        server = WebServer(App(self), host, port, self._config.web_config_file)
+        server = self._server = WebServer(App(self), host, port, self._config.web_config_file)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.stop)
@@ -144,9 +142,7 @@ class Evaluator:
 
     def _own(self) -> Readings:
         collected = Collected()
-        collected.add("palegreen_build_info", 1, VERSION, platform.python_version())
-        collected.add("palegreen_config_last_reload_successful", self._reloaded)
-        collected.add("palegreen_config_last_reload_success_timestamp_seconds", self._reloaded_at)
+        self._about.add(collected, self._server if self._config.web_config_file is not None else None)
         for child in self._children:
             collected.add("palegreen_evaluator_process_up", child.up, child.name)
             for reason in ("exited", "killed", "silent", "memory"):
@@ -156,11 +152,6 @@ class Evaluator:
             if usage is not None:
                 collected.add("palegreen_evaluator_process_resident_memory_bytes", usage[0], child.name)
                 collected.add("palegreen_evaluator_process_cpu_seconds_total", usage[1], child.name)
-        for result, count in self._otlp.counts().items() if self._otlp is not None else ():
-            collected.add("palegreen_otlp_exported_total", count, "metrics", result)
-        for family in self._process.collect():
-            for sample in family.samples:
-                collected.add(sample.name, sample.value)
         return collected.readings()
 
     async def _until_done(self, tap: Child, server: WebServer) -> None:
@@ -191,13 +182,13 @@ class Evaluator:
             if refusal := await trial(_SCORER, (config.model_dump_json().encode(), self._key)):
                 raise ConfigError(refusal)
         except ConfigError as refused:
-            self._reloaded = False
+            self._about.refused()
             log.error("config.refused", cause=str(refused), effect="the previous configuration stays in force")
         else:
             if later:
                 log.warning("config.restart_needed", keys=", ".join(later), effect="these stay as they were")
             configure(config.log_level, config.log_format)
-            self._reloaded, self._reloaded_at = True, time.time()
+            self._about.reloaded()
             log.info("config.reloaded")
             self._config = config
             await scorer.restart()

@@ -47,10 +47,10 @@ class Ledger:
         finally:
             self._tally.count("palegreen_evaluator_scoring_seconds_total", name, by=time.perf_counter() - began)
 
-    def sample(self, scored: Scored) -> None:
-        """One sample that was checked."""
+    def sample(self, scored: Scored, signals: Signals) -> None:
+        """One sample that was checked, and what it says of its session."""
         sample, count = scored.sample, self._tally.count
-        labels = self.labels(sample)
+        labels = self._labels(sample)
         count("palegreen_quality_samples_total", *labels, sample.tap, sample.sampled, scored.result)
         fair = sample.sampled == "rate"
         name = "palegreen_quality_checks_total" if fair else "palegreen_quality_kept_checks_total"
@@ -63,10 +63,6 @@ class Ledger:
         if fair:
             self._usage(sample, labels)
             self._durations(sample, labels)
-
-    def session(self, sample: Sample, signals: Signals) -> None:
-        """What a sample says of its session."""
-        labels, count = self.labels(sample), self._tally.count
         if signals.repeated_question:
             count("palegreen_feedback_total", *labels, "repeated_question")
         if signals.repeated_tool_calls:
@@ -112,7 +108,7 @@ class Ledger:
         now.include(self._tally.readings())
         return now.readings()
 
-    def labels(self, sample: Sample) -> Labels:
+    def _labels(self, sample: Sample) -> Labels:
         """Labels of a sample's series. What a client asked for and did not get is no model of ours."""
         namespace, pod = self._config.namespace, self._config.pod
         model = sample.model

@@ -96,6 +96,7 @@ class Pipeline:
                 self._work_off(samples, breathe)
                 samples, size = [], 0
         self._work_off([*samples, *self._samples(self._due())], breathe)
+        self._tidy()
         if batch and (queued := batch[-1].meta.get("queued")):
             self._ledger.waited(time.monotonic() - queued)
 
@@ -116,7 +117,6 @@ class Pipeline:
         if self._store is not None:
             with self._ledger.stage("store"):
                 self._store.add(scored)
-                self._tidy(self._store)
         if self._events is not None:
             with self._ledger.stage("export"):
                 for each in scored:
@@ -224,8 +224,7 @@ class Pipeline:
         sample, vectors = pair
         baseline = self._baseline.quantiles if self._baseline is not None and not self._mismatch else None
         scored = Scored(sample, self._checks.run(View(sample, vectors, baseline)), self._digest)
-        self._ledger.sample(scored)
-        self._ledger.session(sample, self._sessions.observe(sample, vectors.get("prompt")))
+        self._ledger.sample(scored, self._sessions.observe(sample, vectors.get("prompt")))
         return scored
 
     def _survivors(
@@ -243,11 +242,13 @@ class Pipeline:
                 self._lost(of(item).tap, "scorer_error", type(defect).__name__, exc_info=True)
             breathe()
 
-    def _tidy(self, store: Store) -> None:
+    def _tidy(self) -> None:
+        """Have the store forget what is too old, when nothing comes too."""
         now = time.monotonic()
-        if now - self._tidied >= _TIDY_EVERY:
+        if self._store is not None and now - self._tidied >= _TIDY_EVERY:
             self._tidied = now
-            store.expire()
+            with self._ledger.stage("store"):
+                self._store.expire()
 
     def _lost(self, tap: str, reason: str, cause: str, **more: Any) -> None:
         self._ledger.lost(tap, reason)

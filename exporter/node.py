@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import platform
 import signal
 import socket
 import ssl
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from prometheus_client import CollectorRegistry, ProcessCollector
 
 from palegreen.catalogue.engines import Engine, engines, resolve
 from palegreen.exporter.config import FIXED, EngineConfig, NodeConfig
@@ -33,6 +31,7 @@ from palegreen.runtime.exposition import Collected, Readings
 from palegreen.runtime.filewatch import FileWatch
 from palegreen.runtime.log import configure
 from palegreen.runtime.otlp.metrics import OtlpMetrics
+from palegreen.runtime.own import OwnMetrics
 from palegreen.runtime.web import WebServer, parse_address
 from palegreen.runtime.yamlfile import ConfigError, Document
 
@@ -50,14 +49,12 @@ class Node:
         self._config = config
         self._reload = reload
         self._file = FileWatch(watched)
-        self._reloaded = True
-        self._reloaded_at = time.time()
-        self._process = ProcessCollector(registry=CollectorRegistry())
         self._server: WebServer | None = None
         self._mappings: tuple[Engine, ...] = ()
         self._runners: dict[str, Runner] = {}
         self._fixed: tuple[str, ...] = ()
         self._otlp = _otlp(config, lambda: self._snapshots.body(openmetrics=False, gzipped=False))
+        self._about = OwnMetrics(VERSION, self._otlp)
         self._snapshots = Snapshots(self._own)
         self._arrange(config)
 
@@ -123,7 +120,7 @@ class Node:
             config = self._reload()
             self._arrange(config, start=True)
         except Exception as refused:  # noqa: BLE001 - a defect must not end the watching of the file
-            self._reloaded = False
+            self._about.refused()
             defect = {} if isinstance(refused, ConfigError) else {"exc_info": True}
             effect = "the previous configuration stays in force"
             log.error("config.refused", cause=str(refused), effect=effect, **defect)
@@ -133,7 +130,7 @@ class Node:
                 log.warning("config.needs_restart", keys=", ".join(later))
             configure(config.log_level, self._config.log_format)
             self._config = config.model_copy(update={key: getattr(self._config, key) for key in FIXED})
-            self._reloaded, self._reloaded_at = True, time.time()
+            self._about.reloaded()
             log.info("config.reloaded", engines=len(config.engines))
         self._snapshots.changed()
 
@@ -169,17 +166,7 @@ class Node:
     def _own(self) -> Readings:
         """The daemon about itself."""
         collected = Collected()
-        collected.add("palegreen_build_info", 1, VERSION, platform.python_version())
-        collected.add("palegreen_config_last_reload_successful", self._reloaded)
-        collected.add("palegreen_config_last_reload_success_timestamp_seconds", self._reloaded_at)
-        if self._config.web_config_file is not None and self._server is not None:
-            good = self._server.last_reload_successful
-            collected.add("palegreen_web_config_last_reload_successful", good)
-        for result, count in self._otlp.counts().items() if self._otlp is not None else ():
-            collected.add("palegreen_otlp_exported_total", count, "metrics", result)
-        for family in self._process.collect():
-            for sample in family.samples:
-                collected.add(sample.name, sample.value)
+        self._about.add(collected, self._server if self._config.web_config_file is not None else None)
         return collected.readings()
 
 

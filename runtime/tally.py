@@ -48,7 +48,7 @@ class Tally:
     ) -> None:
         self._common = tuple(common)
         self._buckets = {name: tuple(bounds) for name, bounds in (buckets or {}).items()}
-        self._seen: dict[str, dict[str, str]] = {label: {} for label in free}  # value as given -> as shown
+        self._seen: dict[str, set[str]] = {label: {""} for label in free}  # the values that are shown
         self._limit = limit
         self._places: dict[str, tuple[tuple[int, str], ...]] = {}  # of a metric: where its free labels are
         self._values: dict[str, dict[tuple[str, ...], float]] = {}
@@ -109,20 +109,17 @@ class Tally:
             names = metrics()[name].labels[len(self._common) :]
             places = self._places[name] = tuple((at, label) for at, label in enumerate(names) if label in self._seen)
         for at, label in places:
-            shown = self._seen[label].get(labels[at]) or self._shown(name, label, labels[at])
-            if shown != labels[at]:
-                labels = (*labels[:at], shown, *labels[at + 1 :])
+            if labels[at] not in self._seen[label]:
+                labels = (*labels[:at], self._shown(name, label, labels[at]), *labels[at + 1 :])
         return labels
 
     def _shown(self, name: str, label: str, value: str) -> str:
         seen = self._seen[label]
-        if not value:
-            return value
         tidy = "".join(c if c.isprintable() else " " for c in value[:LONGEST])
         if tidy in seen:
             return tidy
-        if len(seen) >= self._limit:
+        if len(seen) > self._limit:  # one of them is the empty one
             self._overflows[name] = self._overflows.get(name, 0) + 1
             return OTHER
-        seen[tidy] = tidy
+        seen.add(tidy)
         return tidy

@@ -28,7 +28,9 @@ class Reading:
         self.envelopes: list[Envelope] = []
         self.tally = Tally(("endpoint", "instance", "namespace", "pod"))
         self._room = room
-        self._task = asyncio.create_task(file.run(path, True, self._put, self.tally, position=position, poll=0.01))
+        self._task = asyncio.create_task(
+            file.FileTap(path, True, self._put, self.tally, position=position, poll=0.01).run()
+        )
 
     async def _put(self, envelope: Envelope) -> None:
         if self._room is not None:
@@ -67,7 +69,7 @@ def once(path: Path) -> tuple[list[bytes], Tally]:
     async def put(envelope: Envelope) -> None:
         lines.extend(envelope.parts)
 
-    asyncio.run(file.run(path, False, put, tally))
+    asyncio.run(file.FileTap(path, False, put, tally).run())
     return lines, tally
 
 

@@ -237,18 +237,5 @@ class FileTap:
             self._fd = None
 
 
-async def run(
-    path: Path,
-    follow: bool,
-    put_when_there_is_room: Callable[[Envelope], Awaitable[object]],
-    tally: Tally,
-    *,
-    position: Path | None = None,
-    poll: float = 0.5,
-) -> None:
-    """Read a file of recorded samples; see FileTap."""
-    await FileTap(path, follow, put_when_there_is_room, tally, position=position, poll=poll).run()
-
-
 def _digest(tail: bytes) -> str:
     return blake2b(tail, digest_size=8).hexdigest()

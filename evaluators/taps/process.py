@@ -12,9 +12,9 @@ from pathlib import Path
 from palegreen.evaluators.config import EvaluateConfig
 from palegreen.evaluators.envelope import Envelope
 from palegreen.evaluators.line import Line
-from palegreen.evaluators.taps import file
 from palegreen.evaluators.taps.desk import Desk
 from palegreen.evaluators.taps.exchange import BUCKETS
+from palegreen.evaluators.taps.file import FileTap
 from palegreen.evaluators.taps.queue import Queue
 from palegreen.evaluators.taps.sampling import Sampler
 from palegreen.runtime.tally import Tally
@@ -123,7 +123,8 @@ class TapProcess:
 
     async def _read(self, path: Path) -> None:
         config = self._config
-        await file.run(path, config.follow, self._queue.put_patiently, self._tally, position=self._position)
+        put = self._queue.put_patiently
+        await FileTap(path, config.follow, put, self._tally, position=self._position).run()
         if config.taps() == ("file",):
             await self._settled(None)
             self._line.done()
