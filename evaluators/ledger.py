@@ -13,15 +13,16 @@ from palegreen.evaluators.store.scored import Scored
 from palegreen.runtime.exposition import Collected, Exemplar, Readings
 from palegreen.runtime.tally import Tally
 
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
 BUCKETS = {
     "palegreen_quality_score": (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99),
     "palegreen_session_turns": (1, 2, 3, 5, 8, 13, 21, 34),
-    "palegreen_chain_step_duration_seconds": _SECONDS,
-    "palegreen_response_time_to_first_token_seconds": _SECONDS,
-    "palegreen_response_duration_seconds": _SECONDS,
+    "palegreen_chain_step_duration_seconds": SECONDS,
+    "palegreen_retrieval_duration_seconds": SECONDS,
+    "palegreen_response_time_to_first_token_seconds": SECONDS,
+    "palegreen_response_duration_seconds": SECONDS,
 }
-_FREE = frozenset({"model", "endpoint", "instance_id", "name"})
+_FREE = frozenset({"model", "endpoint", "instance_id", "name", "index"})
 _SERVED = 1000
 Labels = tuple[str, str, str, str, str]
 
@@ -82,6 +83,10 @@ class Ledger:
         self._tally.observe(
             "palegreen_chain_step_duration_seconds", step.seconds, *labels, step.kind, step.name, exemplar=exemplar
         )
+        if step.kind == "retrieval":
+            self._tally.observe(
+                "palegreen_retrieval_duration_seconds", step.seconds, *labels, step.name, "span", exemplar=exemplar
+            )
 
     def feedback(self, kind: str, about: tuple[str, str, str] | None) -> None:
         """A user's word on a response; `about` is its model, endpoint and replica where it is known."""

@@ -17,6 +17,7 @@ from palegreen.evaluators.embed.choose import embedder
 from palegreen.evaluators.embed.parts import VectorsOf, vectors_of
 from palegreen.evaluators.envelope import Envelope
 from palegreen.evaluators.events import EvaluationEvents
+from palegreen.evaluators.judge.judge import Judge
 from palegreen.evaluators.ledger import Ledger, failed
 from palegreen.evaluators.redact.redactor import Redactor
 from palegreen.evaluators.sample import Feedback, Observation, Sample, Step
@@ -71,6 +72,7 @@ class Pipeline:
             Store(config.store_path, config.store_max_age, config.store_max_size) if config.store_path else None
         )
         self._events = EvaluationEvents(config.otlp, config.resource()) if config.otlp is not None else None
+        self._judge = Judge(config.judge, (config.model, *config.common())) if config.judge is not None else None
         self._sessions = Sessions()
         self._ledger = Ledger(config)
         self._said: dict[str, float] = {}
@@ -122,6 +124,19 @@ class Pipeline:
                 for each in scored:
                     self._events.emit(each.sample, {k: v for k, v in each.outcomes.items() if v is not None})
 
+        if self._judge is not None:
+            for each in scored:
+                self._judge.offer(each.sample, alarmed=False)
+
+    def _keep_verdicts(self, judge: Judge) -> None:
+        for verdict in judge.judged():
+            if self._store is None:
+                log.info("judge.verdict", id=verdict.id, choice=verdict.choice, score=verdict.score)
+            else:
+                why = f"{verdict.reasons} ({verdict.model}, rubric {verdict.prompt_version})"
+                entry = {"passed": None, "score": verdict.score, "why": why}
+                self._store.attach_score(verdict.id, verdict.choice, "judge", entry)
+
     def readings(self) -> Readings:
         """What is to be shown."""
         for ended in self._sessions.ended():
@@ -146,10 +161,15 @@ class Pipeline:
         if self._events is not None:
             for result, times in self._events.counts().items():
                 now.add("palegreen_otlp_exported_total", times, "events", result)
+        if self._judge is not None:
+            self._judge.show(now)
         return self._ledger.readings(now)
 
     def close(self) -> None:
         """Write what is held."""
+        if self._judge is not None:
+            self._judge.close()
+            self._keep_verdicts(self._judge)
         if self._store is not None:
             self._store.close()
         if self._events is not None:
@@ -243,7 +263,9 @@ class Pipeline:
             breathe()
 
     def _tidy(self) -> None:
-        """Have the store forget what is too old, when nothing comes too."""
+        """Have the store forget what is too old and take what the judge says, when nothing comes too."""
+        if self._judge is not None:
+            self._keep_verdicts(self._judge)
         now = time.monotonic()
         if self._store is not None and now - self._tidied >= _TIDY_EVERY:
             self._tidied = now
