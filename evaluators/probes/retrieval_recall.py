@@ -39,13 +39,15 @@ def against_vectors(approximate: Found, vectors: Vectors, vector: Vector, k: int
 
 
 def against_sample(approximate: Found, vectors: Vectors, vector: Vector, k: int) -> Overlap:
-    """Against a random part of the vectors: of those nearer than the furthest that was found, the share that was found.
+    """Against a random part of the vectors, of whatever size.
 
-    The furthest itself is left out of both: it is found by definition. Nothing can be said (0 of 0) of a search that
-    found fewer than two vectors of the part. Raises ValueError for a vector of other dimensions.
+    The share of the part among what was found is about its share of the index, so that the true k nearest hold about as
+    many of it: so many are looked for. Nothing can be said (0 of 0) of a search that found none of the part. Raises
+    ValueError for a vector of other dimensions.
     """
-    known = [each for each in approximate.ids[:k] if each in vectors]
-    return _overlap(approximate, vectors.nearer_than(vector, known), k) if len(known) > 1 else Overlap(0, 0)
+    found = approximate.ids[:k]
+    known = sum(each in vectors for each in found)
+    return _overlap(approximate, vectors.nearest(vector, round(k * known / len(found))), k) if known else Overlap(0, 0)
 
 
 def bounds(recalls: list[float]) -> tuple[float, float]:

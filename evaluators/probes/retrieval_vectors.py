@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -72,16 +71,6 @@ class Vectors:
         distances = self._distances(vector)
         expected = min(k, len(distances))
         last = np.partition(distances, expected - 1)[expected - 1]
-        return self._within(distances, last, expected)
-
-    def nearer_than(self, vector: Vector, ids: Sequence[str]) -> Nearest:
-        """What is nearer than the furthest of these ids, which is left out."""
-        distances = self._distances(vector)
-        furthest = max(distances[self._places[each]] for each in ids)
-        nearer = np.flatnonzero(distances < furthest - TIE * max(1.0, abs(furthest)))
-        return Nearest(len(nearer), frozenset(self._ids[at] for at in nearer))
-
-    def _within(self, distances: NDArray[np.float32], last: float, expected: int) -> Nearest:
         near = np.flatnonzero(distances <= last + TIE * max(1.0, abs(last)))
         return Nearest(expected, frozenset(self._ids[at] for at in near))
 
