@@ -261,7 +261,9 @@ def test_a_round_ends_when_the_evaluator_stops() -> None:
         return Found(("a",))
 
     config = RetrievalConfig.model_validate({"index": "docs", "python": "m:f"})
-    RetrievalProbe(config, Asked(search, lambda n: [Question(str(i), "q", None) for i in range(n)]), ("",) * 5).run(stopped)
+    RetrievalProbe(config, Asked(search, lambda n: [Question(str(i), "q", None) for i in range(n)]), ("",) * 5).run(
+        stopped
+    )
     assert seen == ["0", "0"]
 
 

@@ -7,11 +7,11 @@ from threading import Event
 from typing import Any
 
 import orjson
-from support.engine import samples, value
 
 from palegreen.evaluators.config import EvaluateConfig
 from palegreen.evaluators.probes.retrieval import RetrievalProbe, probes
 from palegreen.runtime.exposition import Collected
+from support.engine import samples, value
 
 
 def config(retrieval: dict[str, Any], **fields: Any) -> EvaluateConfig:
