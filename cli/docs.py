@@ -11,6 +11,8 @@ from pydantic.fields import FieldInfo
 from palegreen.cli.options import EVALUATE, NODE, Options, shown
 from palegreen.evaluators.config import FIXED as EVALUATE_FIXED
 from palegreen.evaluators.config import Pattern, RedactionConfig
+from palegreen.evaluators.judge.config import JudgeConfig
+from palegreen.evaluators.probes.retrieval_config import HttpSearch, RetrievalConfig
 from palegreen.exporter.config import FIXED as NODE_FIXED
 from palegreen.exporter.config import EngineConfig, ModelSize
 from palegreen.runtime.otlp.config import OtlpExportConfig
@@ -97,6 +99,24 @@ A pattern of `redaction.patterns`:
 |---|---|---|
 {pattern}
 
+**retrieval**: a list of indexes ([retrieval.md](retrieval.md)); it is read once at the start
+
+| key | default | meaning |
+|---|---|---|
+{retrieval}
+
+`http` of an index:
+
+| key | default | meaning |
+|---|---|---|
+{search}
+
+**judge** ([judge.md](judge.md))
+
+| key | default | meaning |
+|---|---|---|
+{judge}
+
 **checks**: settings by the name of the check ([checks.md](checks.md)); each takes `enabled: false`.
 
 ```yaml
@@ -158,6 +178,9 @@ def render() -> str:
         evaluator=_settings(EVALUATE, EVALUATE_FIXED),
         redaction=_keys(RedactionConfig),
         pattern=_keys(Pattern),
+        retrieval=_keys(RetrievalConfig),
+        search=_keys(HttpSearch),
+        judge=_keys(JudgeConfig),
         otlp=_keys(OtlpExportConfig),
     )
 

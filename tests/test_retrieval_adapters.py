@@ -278,6 +278,7 @@ def test_what_is_wrong_at_the_start_is_one_line_that_names_it(tmp_path: Path, qu
         ({"http": {"url": url}, "queries": str(tmp_path / "none.jsonl")}, "none.jsonl cannot be read"),
         ({"http": {"url": url}, "queries": str(tmp_path / "broken.jsonl")}, "broken.jsonl line 2 is no JSON"),
         ({"http": {"url": url}, "queries": str(tmp_path / "nan.jsonl")}, "line 1: a vector is all zero"),
+        ({"http": {"url": url}, "embedder": "none such"}, "there is no embedder"),
         ({"http": {"url": url}}, "neither a file of queries nor a store"),
         ({"http": {"url": url}, "vectors": str(tmp_path / "none.npy")}, "none.npy cannot be read"),
         ({"http": {"url": url}, "vectors": str(tmp_path / "flat.npy")}, "vectors (32,)"),

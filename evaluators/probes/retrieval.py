@@ -12,7 +12,7 @@ import structlog
 
 from palegreen.evaluators.config import EvaluateConfig
 from palegreen.evaluators.embed.choose import embedder
-from palegreen.evaluators.embed.embedder import Embedder
+from palegreen.evaluators.embed.embedder import Embedder, EmbedderError
 from palegreen.evaluators.ledger import SECONDS
 from palegreen.evaluators.probes.retrieval_callable import CallableIndex, load
 from palegreen.evaluators.probes.retrieval_config import RetrievalConfig
@@ -64,7 +64,7 @@ class RetrievalProbe:
         labels: Sequence[str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.name = f"retrieval {config.index}"
+        self.name = f"retrieval {config.index}@{config.k}"
         self.interval = config.interval
         self._config = config
         self._asked = asked
@@ -189,7 +189,7 @@ def probes(
 ) -> list[RetrievalProbe]:
     """The recall probes that are configured, files read and functions loaded.
 
-    `embedder_named` gives an embedder that is loaded already. Raises ConfigError and EmbedderError, one line.
+    `embedder_named` loads an embedder. Raises ConfigError, one line.
     """
     labels = (config.model, *config.common())
     return [RetrievalProbe(each, _asked(each, config, embedder_named), labels) for each in config.retrieval]
@@ -204,7 +204,10 @@ def _asked(
         search = HttpIndex(config.http, config.index, config.timeout, config.exact_timeout)
     else:
         search = CallableIndex(load(config.python or "", f"{origin}: python"), config.timeout, config.exact_timeout)
-    model = embedder_named(config.embedder) if config.embedder is not None else None
+    try:
+        model = embedder_named(config.embedder) if config.embedder is not None else None
+    except EmbedderError as refused:
+        raise ConfigError(f"{origin}: embedder: {refused}") from None
     vectors = None
     if config.vectors is not None:
         vectors = Vectors(config.vectors, config.distance, config.vectors_limit, f"{origin}: vectors")
