@@ -177,12 +177,21 @@ def test_what_ties_with_the_last_true_neighbour_is_found(serve: Serve, tmp_path:
     file = lines(tmp_path / "queries.jsonl", {"vector": [1, 0, 0, 0]})
 
     def search(*, text: str, vector: Any, k: int, exact: bool) -> Any:
-        return {"ids": ["0", "1", "2"] if exact else ["4", "3", "2"], "scores": [1.0, 1.0, 1.0]}
+        return {"ids": ["0", "1", "2"] if exact else ["0", "4", "3"], "scores": [1.0, 0.5, 0.5]}
 
     for more in ({}, {"vectors": str(tmp_path / "twins.npy")}):
         asked = probe({"python": serve(search), "queries": str(file), "k": 3, **more})
         rounds(asked)
         assert shown(asked, "recall_ratio") == 1
+
+
+def test_scores_that_are_all_the_same_make_nothing_a_true_neighbour(serve: Serve, queries: Path) -> None:
+    def search(*, text: str, vector: Any, k: int, exact: bool) -> Any:
+        return {"ids": ["0", "1"] if exact else ["1", "2"], "scores": [1.0, 1.0]}
+
+    asked = probe({"python": serve(search), "queries": str(queries)})
+    rounds(asked)
+    assert shown(asked, "recall_ratio") == 0.5
 
 
 def test_an_index_smaller_than_k_is_judged_by_what_it_has(serve: Serve, queries: Path) -> None:

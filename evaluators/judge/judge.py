@@ -123,7 +123,10 @@ class Judge:
                 case = self._waiting.get(timeout=0.5)
             except queue.Empty:
                 continue
-            asked = self._client.ask(case.question, case.contexts, case.answer)
+            try:
+                asked = self._client.ask(case.question, case.contexts, case.answer)
+            except Exception as defect:  # noqa: BLE001 - one sample must not end the judge
+                asked = Asked("failed", cause=type(defect).__name__)
             self._note(case, asked)
             if asked.result in ("ok", "unparsable"):
                 pause = _BACKOFF[0]

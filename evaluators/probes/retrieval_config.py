@@ -57,7 +57,7 @@ class RetrievalConfig(Section):
         None, description="vectors of the index (.npz, .npy, .parquet), where it cannot search exactly itself"
     )
     vectors_sample: bool = Field(False, description="the file holds a random part of the index")
-    vectors_limit: Bytes = Field(1 << 30, description="most memory of these vectors")
+    vectors_limit: Bytes = Field(256 << 20, description="most memory of these vectors")
     distance: Literal["cosine", "dot", "euclidean"] = Field("cosine", description="what is near, for the file")
     queries: Path | None = Field(None, description="JSON lines with text, vector or both; without it the store's")
     embedder: str | None = Field(None, description="what embeds texts without vectors: must be that of the index")

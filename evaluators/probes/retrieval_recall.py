@@ -24,9 +24,12 @@ class Overlap(NamedTuple):
 
 
 def against_index(approximate: Found, exact: Found, k: int) -> Overlap:
-    """Both searches of one index. What scores as the last of the true neighbours is as good as that one."""
+    """Both searches of one index. What scores as the last of the true neighbours is as good as that one.
+
+    Scores that are all the same tell nothing: a constant would make every result a true one.
+    """
     true = frozenset(exact.ids[:k])
-    if exact.scores and len(approximate.scores) == len(approximate.ids):
+    if len(set(exact.scores[:k])) > 1 and approximate.scores:
         last = exact.scores[:k][-1]
         rated = zip(approximate.ids[:k], approximate.scores, strict=False)
         true |= {each for each, score in rated if abs(score - last) <= TIE * max(1.0, abs(last))}

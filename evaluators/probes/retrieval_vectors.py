@@ -46,7 +46,7 @@ class Vectors:
             raise ConfigError(f"{origin}: {path}: {len(ids)} ids, vectors {vectors.shape}; allowed: {_FORMATS}")
         if vectors.size * 4 > limit:
             raise ConfigError(f"{origin}: {path}: {vectors.size * 4} bytes of vectors; allowed: vectors_limit, {limit}")
-        self._rows = np.array(vectors, np.float32)
+        self._rows = np.require(vectors, np.float32, "W")  # a copy only where it must be
         if not np.isfinite(self._rows).all():
             raise ConfigError(f"{origin}: {path}: a vector holds NaN or infinity")
         self._ids = [str(each) for each in ids.tolist()]
