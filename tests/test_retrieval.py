@@ -81,13 +81,13 @@ def test_recall_is_that_of_the_definition(serve: Serve, queries: Path, ef: int) 
 
 
 def test_a_search_that_visits_too_little_is_told_from_one_that_does_not(serve: Serve, queries: Path) -> None:
-    good, bad = asking(serve, ann.Hnsw(ROWS, 400), queries), None
+    good = asking(serve, ann.Hnsw(ROWS, 400), queries)
     rounds(good)
     lower = shown(good, "recall_lower_ratio")
     bad = asking(serve, ann.Hnsw(ROWS, 10), queries)
     rounds(bad)
     upper = shown(bad, "recall_upper_ratio")
-    assert lower is not None and upper is not None and upper < 0.75 < 0.9 < lower
+    assert lower is not None and upper is not None and upper < 0.75 < 0.85 < lower
 
 
 def test_vectors_that_the_index_lost_are_seen_only_by_a_file_of_them(serve: Serve, queries: Path, whole: Path) -> None:
@@ -277,17 +277,22 @@ def test_a_round_ends_when_the_evaluator_stops() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=300))
-def test_the_interval_holds_the_mean_and_narrows_with_more_of_the_same(recalls: list[float]) -> None:
+def test_the_interval_holds_the_mean(recalls: list[float]) -> None:
     low, high = bounds(recalls)
-    mean = sum(recalls) / len(recalls)
-    assert 0 <= low <= mean + 1e-9 and mean - 1e-9 <= high <= 1
-    again_low, again_high = bounds(recalls * 4)
-    assert low <= again_low + 1e-6 and again_high <= high + 1e-6
+    assert 0 <= low <= float(np.mean(recalls)) <= high <= 1
+
+
+def test_a_few_queries_say_little_and_many_say_much() -> None:
+    chance = np.random.default_rng(12)
+    ends = {size: bounds(list(chance.binomial(10, 0.8, size) / 10)) for size in (1, 5, 50, 500)}
+    assert ends[1] == (0, 1)
+    assert ends[5][1] > 0.95  # not yet below what anybody would ask for
+    assert ends[50][1] < 0.9 and ends[500][1] - ends[500][0] < 0.06
 
 
 def test_the_interval_misses_the_truth_at_most_once_in_a_hundred() -> None:
     chance = np.random.default_rng(11)
     for truth, size in ((0.5, 20), (0.9, 40), (0.98, 100)):
-        drawn = chance.binomial(10, truth, size=(2000, size)) / 10
+        drawn = chance.binomial(10, truth, size=(1000, size)) / 10
         ends = [bounds(list(row)) for row in drawn]
         assert np.mean([not low <= truth <= high for low, high in ends]) <= 0.01

@@ -72,6 +72,7 @@ class RetrievalProbe:
         self._clock = clock
         self._tally = Tally(self._labels, BUCKETS)
         self._recalls: OrderedDict[str, float] = OrderedDict()  # the latest of each query, the newest last
+        self._summary: dict[str, float] | None = None  # what is shown of them
         self._latest = -float("inf")
         self._lock = Lock()
         self._said: dict[str, float] = {}
@@ -98,15 +99,14 @@ class RetrievalProbe:
         collected.include(self._tally.readings())
         shown = Collected(*self._labels)
         with self._lock:
-            recalls = list(self._recalls.values())
-            fresh = self._clock() - self._latest <= _STALE * self.interval + self._config.exact_timeout
-        if recalls and fresh:
-            low, high = bounds(recalls)
+            summary, fresh = (
+                self._summary,
+                self._clock() - self._latest <= _STALE * self.interval + self._config.exact_timeout,
+            )
+        if summary is not None and fresh:
             about = self._config.index, str(self._config.k)
-            shown.add("palegreen_retrieval_recall_ratio", sum(recalls) / len(recalls), *about)
-            shown.add("palegreen_retrieval_recall_lower_ratio", low, *about)
-            shown.add("palegreen_retrieval_recall_upper_ratio", high, *about)
-            shown.add("palegreen_retrieval_recall_window_queries", len(recalls), *about)
+            for name, value in summary.items():
+                shown.add(f"palegreen_retrieval_recall_{name}", value, *about)
         collected.include(shown.readings())
 
     def _ask(self, question: Question) -> None:
@@ -127,12 +127,19 @@ class RetrievalProbe:
             about = self._config.index, str(k)
             self._tally.count("palegreen_retrieval_recall_hits_total", *about, by=overlap.hits)
             self._tally.count("palegreen_retrieval_recall_expected_total", *about, by=overlap.expected)
-            with self._lock:
-                self._recalls.pop(question.key, None)
-                self._recalls[question.key] = overlap.recall
-                while len(self._recalls) > self._config.window:
-                    self._recalls.popitem(last=False)
-                self._latest = self._clock()
+            self._recalls.pop(question.key, None)
+            self._recalls[question.key] = overlap.recall
+            while len(self._recalls) > self._config.window:
+                self._recalls.popitem(last=False)
+            self._sum_up()
+
+    def _sum_up(self) -> None:
+        recalls = list(self._recalls.values())
+        low, high = bounds(recalls)
+        mean = sum(recalls) / len(recalls)
+        named = {"ratio": mean, "lower_ratio": low, "upper_ratio": high, "window_queries": float(len(recalls))}
+        with self._lock:
+            self._summary, self._latest = named, self._clock()
 
     def _embedded(self, question: Question) -> Question:
         if self._asked.embedder is None or question.vector is not None:

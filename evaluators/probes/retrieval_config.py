@@ -65,7 +65,7 @@ class RetrievalConfig(Section):
     queries_per_round: int = Field(5, ge=1, le=1000, description="queries of a round, one after the other")
     timeout: Seconds = Field(5.0, le=300, description="most time of a search")
     exact_timeout: Seconds = Field(30.0, le=300, description="most time of an exact search")
-    window: int = Field(200, ge=10, le=10_000, description="latest queries over which recall is taken")
+    window: int = Field(200, ge=10, le=1000, description="latest queries over which recall is taken")
     seed: int = Field(0, description="of the order in which queries are asked")
 
     @model_validator(mode="after")
