@@ -252,6 +252,7 @@ def test_the_key_is_read_anew_and_never_told(server: JsonServer, tmp_path: Path)
     assert client.ask("q", [], "a").result == "ok"
     (asked,) = server.asked
     assert asked.headers["authorization"] == "Bearer sk-1"
+    assert "x-palegreen-canary" in asked.headers  # which no tap takes for a user's request
     assert asked.body["max_completion_tokens"] == 99 and "max_tokens" not in asked.body
 
 

@@ -11,6 +11,7 @@ from palegreen.evaluators.judge.rubric import SCHEMA, UnparsableError, Verdict, 
 from palegreen.evaluators.outbound import OutboundError, Request, send, trusting
 from palegreen.runtime.yamlfile import ConfigError
 
+_OWN = {"x-palegreen-canary": "judge"}  # no user's: an engine that judges may be one that is evaluated
 Result = Literal["ok", "unparsable", "failed", "timeout", "limited"]
 
 
@@ -39,7 +40,7 @@ class Client:
         body = json.dumps(self._body(question, contexts, answer)).encode(errors="replace")
         url = f"{self._config.url.rstrip('/')}/chat/completions"
         try:
-            headers = {"content-type": "application/json", **self._key()}
+            headers = {"content-type": "application/json", **_OWN, **self._key()}
             said = send(Request("POST", url, headers, body), self._config.timeout, self._context)
         except (OutboundError, OSError, ValueError) as failure:
             return Asked(_result(failure), cause=str(failure))
