@@ -108,7 +108,8 @@ class ModelFingerprint:
     def _models(self, said: Any) -> Facts:
         """The models of a list; only the one that is watched, if it is named and there."""
         listed = said.get("data") if isinstance(said, dict) else None
-        entries = {str(each["id"]): each for each in listed or () if isinstance(each, dict) and "id" in each}
+        listed = listed if isinstance(listed, list) else []
+        entries = {str(each["id"]): each for each in listed if isinstance(each, dict) and "id" in each}
         if self._model in entries:
             entries = {self._model: entries[self._model]}
         return {name: _some(each, _OF_MODEL) | _some(each.get("meta"), _OF_GGUF) for name, each in entries.items()}

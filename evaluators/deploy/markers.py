@@ -82,7 +82,7 @@ class Markers:
         self._varying: set[str] = set()
         self._untold: list[Change] = []
         self._deployed: float | None = None
-        with suppress(LookupError, TypeError, ValueError):  # of another version: it begins anew
+        with suppress(AttributeError, LookupError, TypeError, ValueError):  # of another version: it begins anew
             self._restore(known or {})
 
     @property
@@ -130,7 +130,7 @@ class Markers:
 
     def _restore(self, known: Mapping[str, Any]) -> None:
         scopes = {
-            str(key): _Scope(int(seen), {str(value): _Value(*numbers) for value, numbers in values.items()})
+            str(key): _Scope(int(seen), {str(value): _value(*numbers) for value, numbers in values.items()})
             for key, (seen, values) in known.get("scopes", {}).items()
         }
         recent = [(float(at), str(marker), str(replica)) for at, marker, replica in known.get("recent", ())]
@@ -164,6 +164,10 @@ class Markers:
             self._varying.add(key)
             log.info("marker.varies", marker=marker, scope=key, effect="it declares no deploy while it does")
         return True
+
+
+def _value(first: Any, last: Any, times: Any, told: Any) -> _Value:
+    return _Value(int(first), int(last), int(times), bool(told))
 
 
 def _sightings(sample: Sample) -> Iterator[tuple[str, str, str]]:
