@@ -36,7 +36,7 @@ LATER = START + 100_000
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of baselines whose current one is of samples before LATER."""
     root = tmp_path_factory.mktemp("baselines")
-    made = fitted(recorded(640))
+    made = fitted(recorded(640), every="2000")
     promote(save(root, made.manifest, made.arrays).folder)
     return root
 
@@ -61,7 +61,7 @@ def test_a_deploy_leads_to_a_candidate_which_a_person_promotes_while_the_evaluat
     options = ("--embedder", "static", "--baseline", str(folder), "--candidate-samples", "600")
     with Evaluator("", *kept, *options) as evaluator:
         info, stale = "palegreen_baseline_info", "palegreen_baseline_stale"
-        (event,) = until(lambda: evaluator.events("baseline.candidate"), 90)
+        (event,) = until(lambda: evaluator.events("baseline.candidate"), 240)
         assert "cause=system_fingerprint" in evaluator.events("deploy.declared")[0]
         (made,) = {each.parent.name for each in folder.glob("*/manifest.json")} - {first, "current"}
         assert f"baseline={made}" in event

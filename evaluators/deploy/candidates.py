@@ -60,7 +60,7 @@ class Candidates:
             try:
                 await self._look()
             except Exception:
-                log.exception("baseline.candidate_defect", effect="it is tried again")
+                log.exception("baseline.fit_defect", effect="it is tried again")
                 pause = _AFTER_DEFECT
             await asyncio.sleep(pause)
 
@@ -95,11 +95,11 @@ class Candidates:
         with tempfile.TemporaryDirectory(prefix="palegreen-fit-") as folder:
             settings = Path(folder) / "evaluate.json"
             settings.write_text(json.dumps(config.model_dump(mode="json", include=_TAKEN)))
-            log.info("baseline.candidate_begun", baselines=str(config.baseline))
+            log.info("baseline.fitting", baselines=str(config.baseline))
             status, out, said = await _run([*options, "--config", str(settings)])
         if status != 0:
             reason = said.splitlines()[-1].removeprefix("palegreen: ") if said else f"status {status}"
-            log.warning("baseline.candidate_refused", cause=reason, effect="it is tried again with more samples")
+            log.warning("baseline.fit_refused", cause=reason, effect="it is tried again with more samples")
             return False
         made, root = Path(out.splitlines()[-1]), config.baseline
         log.info(
@@ -172,7 +172,7 @@ def _options(config: EvaluateConfig, deploy: Deploy, needed: int) -> list[str] |
         with Reader(config.store_path) as reader:
             count, _ = reader.extent(Filter(since=deploy.at, sampled="rate"))
     except (ConfigError, StoreError) as refused:
-        log.debug("baseline.candidate_waits", cause=str(refused))
+        log.debug("baseline.fit_waits", cause=str(refused))
         return None
     if count < needed:
         return None

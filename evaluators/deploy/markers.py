@@ -8,7 +8,6 @@ such as the backends behind one name or the prompts of one route: a change is a 
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+import orjson
 import structlog
 
 from palegreen.evaluators.ledger import failed
@@ -34,11 +34,14 @@ _CONFIRMED = {"system_fingerprint": 1, "served_model": 1, "prompt": 5}  # times 
 _SCOPES = 256
 _VALUES = 16  # of a scope
 _RECENT = 100
-# What differs from day to day in a prompt that nobody has changed.
-_CALENDAR = re.compile(
-    r"\d+|\b(?:mon|tues|wednes|thurs|fri|satur|sun)day\b"
-    r"|\b(?:january|february|march|april|may|june|july|august|september|october|november|december)\b",
-    re.IGNORECASE,
+_CONSTRUCTIONS = 256  # prompts whose hash is remembered
+_DIGITS = str.maketrans("", "", "0123456789")
+# What differs from day to day in a prompt that nobody has changed; the short forms stand in the long ones.
+_CALENDAR = (
+    *("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday", "January", "February", "March"),
+    *("April", "June", "July", "August", "September", "October", "November", "December"),
+    *("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun", "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep"),
+    *("Oct", "Nov", "Dec"),
 )
 
 
@@ -80,6 +83,7 @@ class Markers:
         self._scopes: dict[str, _Scope] = {}  # the one used last at the end
         self._recent: deque[tuple[float, str, str]] = deque(maxlen=_RECENT)  # time, marker, replica
         self._varying: set[str] = set()
+        self._constructions: dict[str, str] = {}  # hash of a prompt and tools as they are: that of what matters
         self._untold: list[Change] = []
         self._deployed: float | None = None
         with suppress(AttributeError, LookupError, TypeError, ValueError):  # of another version: it begins anew
@@ -97,7 +101,7 @@ class Markers:
         now = self._clock()
         at = sample.time if 0 < sample.time <= now else now
         changes = []
-        for marker, scope, value in _sightings(sample):
+        for marker, scope, value in self._sightings(sample):
             what = self._moved(marker, _digest(sample.replica, marker, scope), value)
             if what:
                 changes.append(Change(at, marker, sample.model, sample.endpoint, sample.replica, what))
@@ -137,6 +141,26 @@ class Markers:
         self._scopes = scopes
         self._recent += recent
 
+    def _sightings(self, sample: Sample) -> Iterator[tuple[str, str, str]]:
+        """Marker, scope and value of all that a sample shows."""
+        if sample.system_fingerprint:
+            yield "system_fingerprint", sample.model, _digest(sample.system_fingerprint)
+        if sample.model:
+            yield "served_model", f"{sample.endpoint}\n{sample.requested_model}", _digest(sample.model)
+        if sample.messages and not sample.truncated:
+            yield "prompt", f"{sample.endpoint}\n{sample.route}", self._constructed(sample.system, _plain(sample.tools))
+
+    def _constructed(self, prompt: str, tools: bytes) -> str:
+        """A hash of prompt and tools that stays the same from day to day."""
+        exact = _hash(prompt.encode(errors="replace") + b"\0" + tools)
+        known = self._constructions.get(exact)
+        if known is None:
+            if len(self._constructions) >= _CONSTRUCTIONS:
+                self._constructions.clear()
+            known = _hash(_undated(prompt).encode(errors="replace") + b"\0" + tools)
+            self._constructions[exact] = known
+        return known
+
     def _moved(self, marker: str, key: str, value: str) -> str:
         """From what to what a marker moved, empty if it did not."""
         scope = self._scopes[key] = self._scopes.pop(key, _Scope())
@@ -170,18 +194,25 @@ def _value(first: Any, last: Any, times: Any, told: Any) -> _Value:
     return _Value(int(first), int(last), int(times), bool(told))
 
 
-def _sightings(sample: Sample) -> Iterator[tuple[str, str, str]]:
-    """Marker, scope and value of all that a sample shows."""
-    if sample.system_fingerprint:
-        yield "system_fingerprint", sample.model, _digest(sample.system_fingerprint)
-    if sample.model:
-        yield "served_model", f"{sample.endpoint}\n{sample.requested_model}", _digest(sample.model)
-    if sample.messages and not sample.truncated:
-        tools = json.dumps(sample.tools, sort_keys=True, default=str) if sample.tools else ""
-        constructed = _digest(_CALENDAR.sub("", sample.system), tools)
-        yield "prompt", f"{sample.endpoint}\n{sample.route}", constructed
+def _undated(prompt: str) -> str:
+    """A prompt without digits and without names of days and months."""
+    prompt = prompt.translate(_DIGITS)
+    for name in _CALENDAR:
+        prompt = prompt.replace(name, "")
+    return prompt
+
+
+def _plain(tools: list[dict[str, Any]]) -> bytes:
+    try:
+        return orjson.dumps(tools, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError:  # half a surrogate pair, an integer beyond 64 bits
+        return json.dumps(tools, sort_keys=True, default=str).encode()
 
 
 def _digest(*parts: str) -> str:
     """A short hash of texts."""
-    return sha256("\0".join(parts).encode(errors="replace")).hexdigest()[:12]
+    return _hash("\0".join(parts).encode(errors="replace"))
+
+
+def _hash(content: bytes) -> str:
+    return sha256(content).hexdigest()[:12]
