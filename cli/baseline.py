@@ -85,6 +85,16 @@ def fit(
     click.echo(made.folder)
 
 
+def _moment(text: str) -> float:
+    from palegreen.evaluators.baseline.errors import BaselineError
+    from palegreen.evaluators.store.query import moment
+
+    try:
+        return moment(text, time.time())
+    except ValueError as refused:
+        raise BaselineError(f"--since: {refused}") from None
+
+
 @baseline.command()
 @click.argument("folder", type=_FOLDER, metavar="DIR")
 @click.option("--json", "as_json", is_flag=True, help="print the manifest")
@@ -151,16 +161,6 @@ def _refusals() -> Iterator[None]:
         _refuse(str(refused), 2)
     except AuditError as refused:
         _refuse(str(refused), 1)
-
-
-def _moment(text: str) -> float:
-    from palegreen.evaluators.baseline.errors import BaselineError
-    from palegreen.evaluators.store.query import moment
-
-    try:
-        return moment(text, time.time())
-    except ValueError as refused:
-        raise BaselineError(f"--since: {refused}") from None
 
 
 def _refuse(line: str, status: int) -> NoReturn:

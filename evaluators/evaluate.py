@@ -235,8 +235,11 @@ class Evaluator:
 
 
 def _current(config: EvaluateConfig) -> FileWatch:
-    """Tells when another baseline of the folder becomes the current one."""
-    return FileWatch(config.baseline / "current" if config.baseline is not None else None)
+    """Tells when another baseline becomes the one that is given."""
+    if config.baseline is None:
+        return FileWatch(None)
+    alone = config.baseline / "manifest.json"
+    return FileWatch(alone if alone.exists() else config.baseline / "current" / "manifest.json")
 
 
 def _otlp(config: EvaluateConfig, exposition: Callable[[], bytes]) -> OtlpMetrics | None:

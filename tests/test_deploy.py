@@ -22,6 +22,8 @@ from support.waiting import until
 from palegreen.evaluators.config import EvaluateConfig
 from palegreen.evaluators.deploy.deploys import QUIET, Deploy, Deploys
 from palegreen.evaluators.deploy.fingerprint import ModelFingerprint
+from palegreen.evaluators.envelope import Envelope
+from palegreen.evaluators.pipeline import Pipeline
 from palegreen.runtime.exposition import Collected, Readings
 
 NOW = 1_800_000_000.0
@@ -214,6 +216,17 @@ def test_a_memory_that_cannot_be_read_is_begun_anew(tmp_path: Path, text: str) -
     (tmp_path / "samples.db.deploys.json").write_text(text)
     found = deploys(store=str(tmp_path / "samples.db"))
     assert found.known() == {"markers": {}, "deploys": []}
+
+
+def test_a_response_of_another_model_than_was_requested_is_counted(tmp_path: Path) -> None:
+    pipeline = Pipeline(EvaluateConfig(file=tmp_path, embedder="none"))
+    for asked in ("small", "large", ""):
+        record = {"response": "An answer.", "model": "small", "requested_model": asked}
+        pipeline.score([Envelope({"tap": "file", "kind": "jsonl"}, [json.dumps(record).encode()])])
+    (line,) = pipeline.readings().lines["palegreen_requested_model_mismatch_total"].splitlines()
+    pipeline.close()
+    assert 'model="small"' in line
+    assert line.endswith(" 1.0")
 
 
 def probed(probe: ModelFingerprint) -> str:

@@ -28,7 +28,7 @@ _AFTER_DEFECT = 60.0
 _PATIENCE = 3600.0  # seconds that a fit may take, at the lowest priority
 _TRIES = 5  # of one deploy: samples may be there that do not count, so a fit may ask for more
 _FIT = ("-m", "palegreen.cli.main", "baseline", "fit")
-_TAKEN = {"redaction", "checks", "embedder", "scorer_threads"}  # of the configuration, by a fit
+_TAKEN = {"redaction", "checks", "drift", "embedder", "scorer_threads"}  # of the configuration, by a fit
 
 
 class Candidates:

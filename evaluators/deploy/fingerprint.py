@@ -57,7 +57,8 @@ class ModelFingerprint:
         self._round = 0
         self._fingerprint = ""
         self._lock = Lock()
-        self._opener = build_opener(ProxyHandler({}), _NoRedirect(), HTTPSHandler(context=_tls(config)))
+        secure = [HTTPSHandler(context=_tls(config))] if self._base.startswith("https:") else []
+        self._opener = build_opener(ProxyHandler({}), _NoRedirect(), *secure)
 
     def run(self, stopped: Event) -> None:
         """Ask once around."""

@@ -7,7 +7,7 @@ import time
 from palegreen.evaluators.deploy.markers import Markers
 from palegreen.evaluators.line import Line
 
-_KEEP_EVERY = 60.0  # seconds
+_KEEP_EVERY = (1.0, 60.0)  # seconds between two times that the markers are kept by the parent, doubling
 
 
 class Teller:
@@ -15,7 +15,7 @@ class Teller:
 
     def __init__(self, line: Line) -> None:
         self._line = line
-        self._kept = time.monotonic()
+        self._kept, self._every = time.monotonic(), _KEEP_EVERY[0]
         self.markers = Markers(line.known.get("markers"))
         for deploy in line.known.get("deploys", ()):
             self.markers.deploy(deploy["at"], deploy["cause"], deploy["replica"])
@@ -28,8 +28,9 @@ class Teller:
         changes = self.markers.untold()
         for change in changes:
             self._line.tell("marker", **change._asdict())
-        if changes or time.monotonic() - self._kept >= _KEEP_EVERY:
+        if changes or time.monotonic() - self._kept >= self._every:
             self._keep()
+            self._every = min(2 * self._every, _KEEP_EVERY[1])
 
     def close(self) -> None:
         """The scorer ends: have the markers kept for the next one."""
