@@ -114,7 +114,7 @@ def shown(key: str, value: object) -> str:
     if isinstance(value, float):
         if key.endswith("_rate"):
             return f"{value:g}"
-        return f"{value / 86400:g}d" if value % 86400 == 0 else f"{value:g}s"
+        return f"{value / 86400:g}d" if value and value % 86400 == 0 else f"{value:g}s"
     return str(value)
 
 

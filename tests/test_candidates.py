@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from pydantic import ValidationError
+from structlog.testing import capture_logs
 from support.chatting import Evaluator
 from support.daemon import run
 from support.fitting import START, fitted, recorded
@@ -79,8 +80,8 @@ def test_a_deploy_leads_to_a_candidate_which_a_person_promotes_while_the_evaluat
     promote(folder / first)
 
 
-def looked(config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> str:
-    """What is logged when a deploy was declared and there are a few looks."""
+def looked(config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is logged of baselines when a deploy was declared and there are a few looks."""
     monkeypatch.setattr(candidates, "_LOOK_EVERY", 0.01)
     deploys = Deploys(lambda: config, clock=lambda: LATER)
 
@@ -89,8 +90,9 @@ def looked(config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch, capsys: Any)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(Candidates(lambda: config, deploys).run(), 0.5)
 
-    asyncio.run(looking())
-    return str(capsys.readouterr().out)
+    with capture_logs() as logged:
+        asyncio.run(looking())
+    return [f"{line['event']}: {line['cause']}" for line in logged if line["event"].startswith("baseline.")]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +109,6 @@ def test_where_there_can_be_no_candidate_one_line_says_why(
     folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     places = {"FOLDER": str(folder), "STORE": str(tmp_path / "samples.db")}
     given: dict[str, Any] = {}
@@ -115,13 +116,13 @@ def test_where_there_can_be_no_candidate_one_line_says_why(
         for place, path in places.items():
             value = value.replace(place, path)
         given[key] = value
-    said = looked(EvaluateConfig(file=tmp_path, **given), monkeypatch, capsys)
-    assert said.count("baseline.no_candidate") == 1
+    (said,) = looked(EvaluateConfig(file=tmp_path, **given), monkeypatch)
+    assert said.startswith("baseline.no_candidate: ")
     assert why in said
 
 
 def test_no_candidate_is_wanted_where_that_is_configured_or_while_samples_are_too_few(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "samples.db"
     store = Store(path, 1e12, 1 << 30)
@@ -129,7 +130,7 @@ def test_no_candidate_is_wanted_where_that_is_configured_or_while_samples_are_to
     store.close()
     for wanted in (False, True):
         config = EvaluateConfig(file=tmp_path, baseline=folder, store=str(path), baseline_candidates=wanted)
-        assert "baseline." not in looked(config, monkeypatch, capsys)
+        assert not looked(config, monkeypatch)
         path.with_name("samples.db.deploys.json").unlink(missing_ok=True)
 
 
