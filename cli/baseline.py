@@ -38,6 +38,9 @@ def baseline() -> None:
     help="of the model, for a time [default: those that the samples name]",
 )
 @click.option("--embedder", help="minilm, static, or sentence-transformers:MODEL [default: the configuration's]")
+@click.option(
+    "--since", metavar="TIME", help="leave out samples before this: a time (RFC 3339), or a duration such as 2d ago"
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="of all that is drawn by lot")
 @click.option(
     "--config", type=_FOLDER, metavar="FILE", help="the evaluator's: its redaction, checks and embedder are used"
@@ -48,6 +51,7 @@ def fit(
     false_alarm_every: str,
     replicas: int | None,
     embedder: str | None,
+    since: str | None,
     seed: int,
     config: Path | None,
 ) -> None:
@@ -69,6 +73,7 @@ def fit(
             config=config,
             created=time.time(),
             bar=_bar,
+            since=_moment(since) if since is not None else None,
         )
         for remark in made.remarks:
             click.echo(f"note: {remark}", err=True)
@@ -78,6 +83,16 @@ def fit(
             promote(made.folder)
             click.echo("it is the first here, and the current one", err=True)
     click.echo(made.folder)
+
+
+def _moment(text: str) -> float:
+    from palegreen.evaluators.baseline.errors import BaselineError
+    from palegreen.evaluators.store.query import moment
+
+    try:
+        return moment(text, time.time())
+    except ValueError as refused:
+        raise BaselineError(f"--since: {refused}") from None
 
 
 @baseline.command()

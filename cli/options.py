@@ -26,6 +26,7 @@ _LAST_WORD = {
     "age": "DURATION",
     "dcgm": "URL",
     "dir": "DIR",
+    "hash": "HASH",
     "header": "NAME",
     "id": "ID",
     "interval": "DURATION",
@@ -33,6 +34,7 @@ _LAST_WORD = {
     "mappings": "DIR",
     "rate": "SHARE",
     "root": "DIR",
+    "samples": "N",
     "second": "N",
     "size": "SIZE",
     "threads": "N",
@@ -110,7 +112,9 @@ def shown(key: str, value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:g}" if key.endswith("_rate") else f"{value:g}s"
+        if key.endswith("_rate"):
+            return f"{value:g}"
+        return f"{value / 86400:g}d" if value and value % 86400 == 0 else f"{value:g}s"
     return str(value)
 
 

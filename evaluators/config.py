@@ -86,6 +86,12 @@ class EvaluateConfig(Section):
     )
     embedder: str = Field("minilm", description="minilm, static, none, or sentence-transformers:MODEL")
     baseline: Path | None = Field(None, description="baseline to compare with")
+    baseline_max_age: Seconds = Field(30 * 86400.0, description="a baseline that was made longer ago is shown as stale")
+    baseline_candidates: bool = Field(
+        True, description="fit a candidate after a declared deploy, where there is a store and a folder of baselines"
+    )
+    candidate_samples: int = Field(1000, ge=600, description="samples since the deploy that a candidate waits for")
+    pod_template_hash: str = Field("", description="label pod-template-hash of the engine's pod; another is a deploy")
     store: str = Field("none", description="SQLite file for samples and scores, or none: then no text is kept")
     store_max_age: Seconds = Field(7 * 86400.0, description="samples are deleted after this time")
     store_max_size: Bytes = Field(1 << 30, ge=1 << 20, description="the oldest samples are deleted beyond this size")
@@ -167,6 +173,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # What the scorer alone is told, which is started again for it; any other change needs a restart.
 _LIVE = (
     "model", "embedder", "baseline", "store", "store_max_age", "store_max_size", "scorer_threads",
+    "baseline_max_age", "baseline_candidates", "candidate_samples", "pod_template_hash",
     "redaction", "checks", "judge", "otlp", "log_level",
 )  # fmt: skip
 FIXED = tuple(key for key in EvaluateConfig.model_fields if key not in _LIVE)

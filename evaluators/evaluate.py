@@ -15,6 +15,8 @@ import structlog
 
 from palegreen.evaluators.child import Child, RefusedError, trial
 from palegreen.evaluators.config import FIXED, EvaluateConfig
+from palegreen.evaluators.deploy.candidates import Candidates
+from palegreen.evaluators.deploy.deploys import Deploy, Deploys
 from palegreen.runtime.app import App, page
 from palegreen.runtime.exposition import Collected, Exposition, Readings
 from palegreen.runtime.filewatch import FileWatch
@@ -48,6 +50,9 @@ class Evaluator:
         self._otlp = _otlp(config, lambda: self.body(openmetrics=False, gzipped=False))
         self._about = OwnMetrics(VERSION, self._otlp)
         self._server: WebServer | None = None
+        self._deploys = Deploys(lambda: self._config, self._declared)
+        self._candidates = Candidates(lambda: self._config, self._deploys)
+        self._current = _current(config)
         self._key = secrets.token_bytes(32)  # outlives scorers, so that what they hash stays the same
 
     async def run(self) -> None:
@@ -56,7 +61,8 @@ class Evaluator:
         Raises ListenError and ConfigError before anything is served.
         """
         host, port = parse_address(self._config.listen_address)
-        server = self._server = WebServer(App(self), host, port, self._config.web_config_file)
+        app = App(self, {"/-/deploy": self._deploys.posted})
+        server = self._server = WebServer(app, host, port, self._config.web_config_file)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.stop)
@@ -76,6 +82,7 @@ class Evaluator:
                 log.info("evaluate.listening", address=f"{host}:{server.port}", tls=server.tls, version=VERSION)
                 tasks.append(asyncio.create_task(self._watch(scorer)))
                 tasks.append(asyncio.create_task(self._until_done(tap, server)))
+                tasks.append(asyncio.create_task(self._candidates.run()))
                 for task in children:
                     task.add_done_callback(lambda _: server.stop())  # refused, after the tap had begun
                 await server.serve()
@@ -86,6 +93,7 @@ class Evaluator:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+                self._deploys.save()
                 server.close()
                 if self._otlp is not None:
                     self._otlp.stop()
@@ -95,7 +103,17 @@ class Evaluator:
         def brief() -> tuple[bytes, bytes]:
             return self._config.model_dump_json().encode(), self._key
 
-        return Child(name, module, brief, queue, timeout=timeout, memory=memory, changed=self._forget)
+        return Child(
+            name,
+            module,
+            brief,
+            queue,
+            timeout=timeout,
+            memory=memory,
+            changed=self._forget,
+            known=self._deploys.known,
+            heard=self._deploys.hear,
+        )
 
     async def _begin(self, children: Sequence[asyncio.Task[None]]) -> None:
         """Until the tap listens. What the scorer waits for may take longer and keeps nothing from being served."""
@@ -143,6 +161,8 @@ class Evaluator:
     def _own(self) -> Readings:
         collected = Collected()
         self._about.add(collected, self._server if self._config.web_config_file is not None else None)
+        self._deploys.show(collected)
+        self._candidates.show(collected)
         for child in self._children:
             collected.add("palegreen_evaluator_process_up", child.up, child.name)
             for reason in ("exited", "killed", "silent", "memory"):
@@ -154,13 +174,18 @@ class Evaluator:
                 collected.add("palegreen_evaluator_process_cpu_seconds_total", usage[1], child.name)
         return collected.readings()
 
+    def _declared(self, deploy: Deploy) -> None:
+        for child in self._children:
+            child.tell({"kind": "deploy", **deploy._asdict()})
+        self._forget()
+
     async def _until_done(self, tap: Child, server: WebServer) -> None:
         await tap.done.wait()
         log.info("evaluate.done", what="the file is read and scored")
         server.stop()
 
     async def _watch(self, scorer: Child) -> None:
-        """Reload on SIGHUP, and when the configuration file has changed and is at rest."""
+        """Reload on SIGHUP, and when the configuration file or the current baseline has changed and is at rest."""
         while True:
             asked = True
             try:
@@ -168,8 +193,13 @@ class Evaluator:
             except TimeoutError:
                 asked = False
             self._hangup.clear()
+            promoted = self._current.changed()
             if asked or self._file.changed():
                 await self._reload_now(scorer)
+            elif promoted:
+                await self._take_promoted(scorer)
+            self._deploys.look(child.readings for child in self._children)
+            self._deploys.save()
 
     async def _reload_now(self, scorer: Child) -> None:
         """Start the scorer again with a changed configuration, or keep the one in force and say so."""
@@ -191,8 +221,25 @@ class Evaluator:
             self._about.reloaded()
             log.info("config.reloaded")
             self._config = config
+            self._current = _current(config)
             await scorer.restart()
         self._forget()
+
+    async def _take_promoted(self, scorer: Child) -> None:
+        """Start the scorer again with the baseline that has become the current one, or keep the one in force."""
+        if refusal := await trial(_SCORER, (self._config.model_dump_json().encode(), self._key)):
+            log.error("baseline.refused", cause=refusal, effect="the previous baseline stays in force")
+            return
+        log.info("baseline.promoted", folder=str(self._config.baseline), effect="the scorer is started again")
+        await scorer.restart()
+
+
+def _current(config: EvaluateConfig) -> FileWatch:
+    """Tells when another baseline becomes the one that is given."""
+    if config.baseline is None:
+        return FileWatch(None)
+    alone = config.baseline / "manifest.json"
+    return FileWatch(alone if alone.exists() else config.baseline / "current" / "manifest.json")
 
 
 def _otlp(config: EvaluateConfig, exposition: Callable[[], bytes]) -> OtlpMetrics | None:

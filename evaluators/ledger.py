@@ -59,6 +59,9 @@ class Ledger:
             count(name, *labels, check, outcome.result if outcome is not None else "skipped")
             if fair and outcome is not None and outcome.score is not None:
                 self._observe("palegreen_quality_score", outcome.score, sample, *labels, check)
+        served = scored.outcomes.get("served_model")
+        if served is not None and served.passed is False:
+            count("palegreen_requested_model_mismatch_total", *labels)
         if sample.ended == "client_abort":
             count("palegreen_feedback_total", *labels, "client_abort")
         if fair:

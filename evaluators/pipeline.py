@@ -13,6 +13,8 @@ from palegreen.evaluators.baseline import manifest
 from palegreen.evaluators.checks.registry import build
 from palegreen.evaluators.checks.view import View
 from palegreen.evaluators.config import EvaluateConfig
+from palegreen.evaluators.deploy import stale
+from palegreen.evaluators.deploy.markers import Markers
 from palegreen.evaluators.embed.choose import embedder
 from palegreen.evaluators.embed.parts import VectorsOf, vectors_of
 from palegreen.evaluators.envelope import Envelope
@@ -48,15 +50,21 @@ class Pipeline:
         config: of the evaluator.
         key: under which identifiers are hashed that have something to hide; the same key gives the same hash.
         starting: told what takes long at the start.
+        markers: of changes, as an earlier pipeline left them.
 
     Raises:
         ConfigError, EmbedderError: it cannot begin; one line.
     """
 
     def __init__(
-        self, config: EvaluateConfig, key: bytes | None = None, starting: Callable[[str], None] = lambda _: None
+        self,
+        config: EvaluateConfig,
+        key: bytes | None = None,
+        starting: Callable[[str], None] = lambda _: None,
+        markers: Markers | None = None,
     ) -> None:
         self._config = config
+        self._markers = markers or Markers()
         self._decoder = Decoder(Defaults(), config.session_header, config.keep_header)
         self._sampler = Sampler.of(config)
         self._redactor = Redactor(config.redaction, key)
@@ -147,6 +155,8 @@ class Pipeline:
         if self._baseline is not None and self._config.baseline is not None:
             labels = (self._config.model, *self._config.common())
             manifest.show(now, self._baseline, self._config.baseline.resolve().name, bool(self._mismatch), labels)
+            about = stale.reasons(self._baseline, self._config.baseline_max_age, self._markers.deployed, self._mismatch)
+            stale.show(now, about, labels)
         for kind, times in self._redactor.counts.items():
             now.add("palegreen_redactions_total", times, kind)
         for check, times in self._checks.errors.items():
@@ -242,6 +252,7 @@ class Pipeline:
 
     def _checked(self, pair: tuple[Sample, VectorsOf]) -> Scored:
         sample, vectors = pair
+        self._markers.observe(sample)
         baseline = self._baseline.quantiles if self._baseline is not None and not self._mismatch else None
         scored = Scored(sample, self._checks.run(View(sample, vectors, baseline)), self._digest)
         self._ledger.sample(scored, self._sessions.observe(sample, vectors.get("prompt")))

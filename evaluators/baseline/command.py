@@ -37,10 +37,12 @@ def fit(
     config: Path | None,
     created: float,
     bar: Bar,
+    since: float | None = None,
 ) -> Made:
     """Fit a baseline to the samples of `source` and write it into the folder `root`.
 
-    `config` is the evaluator's configuration, of which redaction, checks and embedder are taken.
+    `config` is the evaluator's configuration, of which redaction, checks and embedder are taken. `since` leaves out
+    samples before that time, epoch seconds.
 
     Raises:
         BaselineError, ConfigError, EmbedderError: it cannot be; one line.
@@ -60,7 +62,7 @@ def fit(
     if chosen is None:
         raise BaselineError("a baseline needs an embedder; allowed: minilm, static, sentence-transformers:MODEL")
     checks = build(settings.checks)
-    gathered = gather(samples(source), Redactor(settings.redaction), bar)
+    gathered = gather(samples(source, since), Redactor(settings.redaction), bar)
     run_length = declare(false_alarm_every, gathered.samples, replicas)
     prepared = embed(gathered, chosen, bar)
     detectors = Detectors(calibrate, limits)

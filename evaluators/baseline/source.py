@@ -16,8 +16,10 @@ from palegreen.evaluators.wire.jsontext import loads
 _SQLITE, _PARQUET = b"SQLite format 3\0", b"PAR1"
 
 
-def samples(path: Path) -> Iterator[Sample]:
+def samples(path: Path, since: float | None = None) -> Iterator[Sample]:
     """The samples of a file of JSON lines, of a Parquet file or folder of them, or of a store, in their order.
+
+    `since` leaves out those before that time, epoch seconds, and those that have none; in a store all have one.
 
     Raises:
         BaselineError: the place cannot be read, or a record is not valid, named as `FILE:LINE`; or the records were
@@ -25,8 +27,10 @@ def samples(path: Path) -> Iterator[Sample]:
     """
     seen: dict[str, str] = {}
     try:
-        for where, record in _records(path):
+        for where, record in _records(path, since):
             sample = jsonl.of_record(record, where)
+            if since is not None and sample.time < since:
+                continue
             digest = record.get("embedder")
             if isinstance(digest, str) and digest:
                 seen.setdefault(digest, where)
@@ -41,14 +45,14 @@ def samples(path: Path) -> Iterator[Sample]:
         raise BaselineError(str(refused)) from None
 
 
-def _records(path: Path) -> Iterator[tuple[str, Any]]:
+def _records(path: Path, since: float | None) -> Iterator[tuple[str, Any]]:
     """Each record with its place."""
     try:
         magic = b"" if path.is_dir() else _beginning(path)
         if path.is_dir() or magic.startswith(_PARQUET):
             yield from _parquet(path)
         elif magic == _SQLITE:
-            yield from _store(path)
+            yield from _store(path, since)
         else:
             with path.open("rb") as file:
                 for number, line in enumerate(file, 1):
@@ -66,13 +70,15 @@ def _beginning(path: Path) -> bytes:
         return file.read(len(_SQLITE))
 
 
-def _store(path: Path) -> Iterator[tuple[str, Any]]:
+def _store(path: Path, since: float | None) -> Iterator[tuple[str, Any]]:
     try:
         with Reader(path) as reader:
-            _, last = reader.extent(Filter())
-            for chunk in reader.chunks(Filter(), last):
+            wanted = Filter(since=since)
+            _, last = reader.extent(wanted)
+            for chunk in reader.chunks(wanted, last):
                 for stored in chunk:
-                    yield f"{path}:@{stored.seq}", stored.record
+                    record = stored.record if since is None else {**stored.record, "time": stored.time}
+                    yield f"{path}:@{stored.seq}", record
     except StoreError as refused:
         raise BaselineError(str(refused)) from None
 
