@@ -23,7 +23,8 @@ class Replica:
     """Serves until the end of the test. `mode` may be changed while it runs.
 
     Modes: well; hung (accepts and never answers); saturated (likewise, but makes tokens for others); busy (429);
-    loading (503); failing (500); refusing (401); cut (ends in the middle); garbage (no JSON). What `say` gives None for is refused.
+    loading (503); failing (500); refusing (401); cut (ends in the middle); garbage (no JSON). What
+    `say` gives None for is refused.
     """
 
     def __init__(self, say: Callable[[dict[str, Any]], Spoken | None] = speak, **given: Any) -> None:
