@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from palegreen.cli.options import EVALUATE, NODE, Options, shown
 from palegreen.evaluators.config import FIXED as EVALUATE_FIXED
 from palegreen.evaluators.config import Pattern, RedactionConfig
+from palegreen.evaluators.probes.config import CanaryConfig
 from palegreen.exporter.config import FIXED as NODE_FIXED
 from palegreen.exporter.config import EngineConfig, ModelSize
 from palegreen.runtime.otlp.config import OtlpExportConfig
@@ -99,6 +100,12 @@ A pattern of `redaction.patterns`:
 
 **checks**: settings by the name of the check ([checks.md](checks.md)); each takes `enabled: false`.
 
+**canary** ([canaries.md](canaries.md))
+
+| key | default | meaning |
+|---|---|---|
+{canary}
+
 ```yaml
 upstream: http://127.0.0.1:8000
 proxy_address: 0.0.0.0:8080
@@ -158,6 +165,7 @@ def render() -> str:
         evaluator=_settings(EVALUATE, EVALUATE_FIXED),
         redaction=_keys(RedactionConfig),
         pattern=_keys(Pattern),
+        canary=_keys(CanaryConfig),
         otlp=_keys(OtlpExportConfig),
     )
 

@@ -11,7 +11,11 @@ from support.daemon import run
 from support.replica import Replica as Fake
 from support.replica import Spoken, speak
 
+from palegreen.evaluators.baseline.progress import silent
+from palegreen.evaluators.probes.chat import Chat
+from palegreen.evaluators.probes.client import Replica
 from palegreen.evaluators.probes.prompts import BUILT_IN, prompts
+from palegreen.evaluators.probes.record import Plan, RecordError, record
 from palegreen.evaluators.probes.reference import load
 from palegreen.runtime.yamlfile import ConfigError
 
@@ -77,22 +81,22 @@ def test_questions_that_cannot_be_put_are_refused_in_one_line(text: str, problem
 
 
 def test_an_engine_that_does_not_answer_as_it_must_is_one_line(questions: Path, tmp_path: Path) -> None:
-    arguments = ("--prompts", str(questions), "--out", str(tmp_path / "reference.json"))
+    out = tmp_path / "reference.json"
+    arguments = ("--prompts", str(questions), "--out", str(out))
     with Fake() as fake:
         for mode, line in (
             ("garbage", "prompt one: response body: not JSON"), ("busy", "prompt one: HTTP 429"),
             ("cut", "prompt one: the engine closed the connection in the middle"),
         ):  # fmt: skip
             fake.mode = mode
-            status, said = recorded(fake, *arguments)
-            assert (status, said.count("\n")) == (1, 1)
-            assert line in said
+            with pytest.raises(RecordError, match=line) as failed:
+                chat, plan = Chat(Replica(fake.url)), Plan(2, 0, "")
+                record(chat, str(questions), out, plan, force=False, created=0.0, bar=silent)
+            assert "\n" not in str(failed.value)
     status, said = recorded(fake, *arguments)
     assert (status, said.count("\n")) == (1, 1)
     assert "Connection refused" in said
-    assert not (tmp_path / "reference.json").exists()
-    status, said = recorded(fake, "--prompts", str(questions), "--out", str(tmp_path / "no" / "reference.json"))
-    assert (status, said.count("\n")) == (2, 1)
+    assert not out.exists()
     done = run("canary", "record", "--url", "ftp://x", "--out", str(tmp_path / "r"))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
 

@@ -119,7 +119,7 @@ def test_without_any_other_evidence_an_engine_is_called_hung_later_and_still_wit
             clock.now += 15
             probe.run(Event())
             states.append(probe.state)
-        assert states == ["saturated"] * 5 + ["hung"] * 3
+        assert states == ["saturated"] * 3 + ["hung"] * 5
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ class Canary:
         self._reference = reference
         self._chat = chat
         self._rng = rng or random.Random()  # noqa: S311 - which question comes when is no secret
-        self._model = canary.model or reference.model
+        self._model = reference.model
         self._cases = {case.prompt.name: case for case in reference.cases}
         self._judges = {name: Judge(case, embed) for name, case in self._cases.items()}
         every = self.interval / canary.sampled_share if canary.sampled_share else float("inf")
@@ -145,11 +145,11 @@ class Canary:
 
     def _check_model(self, served: str) -> None:
         """Another name than the reference's is told, and compared all the same: it may be the same model."""
-        other = served if served != self._reference.model else ""
+        other = served if served != self._reference.served else ""
         if other != self._other_model:
             self._other_model = other
             effect = "palegreen_canary_reference_mismatch is 1" if other else "it matches again"
-            log.warning("canary.model", served=served, reference=self._reference.model, effect=effect)
+            log.warning("canary.model", served=served, reference=self._reference.served, effect=effect)
 
     def _say(self, canary: str, event: str, **why: object) -> None:
         """Log what has changed, never what was written."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import sys
@@ -95,6 +96,8 @@ class Probes:
 def main() -> int:
     """Run as a child of `palegreen evaluate`; the exit status."""
     line = Line()
+    with contextlib.suppress(OSError):  # where memory is short, the kernel takes this process and no other
+        Path("/proc/self/oom_score_adj").write_text("1000")
     config = line.config
     try:
         running = probes(config, Lazily(config.embedder, config.scorer_threads), Path(line.queue))

@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 State = Literal["progress", "saturated", "hung", "down", "loading", "unknown"]
 STATES: tuple[State, ...] = ("progress", "saturated", "hung", "down", "loading", "unknown")
-_BLIND = 3  # times `hung_after`, where nothing but the request itself could show progress
+_BLIND = 2  # times `hung_after`, where nothing but the request itself could show progress
 
 
 class Progress:

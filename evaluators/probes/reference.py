@@ -82,7 +82,8 @@ class Reference(Section):
     id: str = Field("", description="hash of the contents")
     created: float = Field(ge=0, description="epoch seconds")
     evaluator_version: str = ""
-    model: str = Field(description="name under which the engine answered")
+    model: str = Field(description="name that the engine was asked for")
+    served: str = Field("", description="name under which it answered")
     temperature: float = Field(gt=0, le=2)
     left_out: dict[str, str] = Field({}, description="prompts that the engine refused, with its reason")
     cases: list[Case] = Field(min_length=1, max_length=MOST)
