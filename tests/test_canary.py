@@ -17,13 +17,13 @@ from support.replica import Spoken, speak
 
 from palegreen.evaluators.baseline.progress import silent
 from palegreen.evaluators.config import EvaluateConfig
-from palegreen.evaluators.embed.static import Static
 from palegreen.evaluators.probes.budget import Budget
 from palegreen.evaluators.probes.canary import Canary
 from palegreen.evaluators.probes.chat import Chat
 from palegreen.evaluators.probes.client import Replica
 from palegreen.evaluators.probes.compare import edit, variation
 from palegreen.evaluators.probes.config import CanaryConfig
+from palegreen.evaluators.probes.lazily import Lazily
 from palegreen.evaluators.probes.record import Plan, record
 from palegreen.evaluators.probes.reference import Reference, load
 from palegreen.runtime.exposition import Collected
@@ -61,7 +61,9 @@ class Run:
         canary = CanaryConfig(url=fake.url, **settings)
         config = EvaluateConfig(sink_address="127.0.0.1:0", endpoint="chat", canary=canary)
         chat = Chat(Replica.of(config, canary), priority=canary.priority)
-        self.probe = Canary(config, canary, reference, chat, Static, rng=random.Random(0), budget=budget)
+        self.probe = Canary(
+            config, canary, reference, chat, Lazily("static", 1).vector, rng=random.Random(0), budget=budget
+        )
 
     def rounds(self, count: int = 2) -> Run:
         for _ in range(count):

@@ -48,7 +48,7 @@ def test_a_server_passes_as_it_was_recorded_and_fails_with_another_chat_template
         settings = CanaryConfig(url=url, sampled_share=0, timeout=120)
         config = EvaluateConfig(sink_address="127.0.0.1:0", canary=settings)
         chat = Chat(Replica.of(config, settings))
-        probe = Canary(config, settings, load(out), chat, lambda: None, rng=random.Random(0))
+        probe = Canary(config, settings, load(out), chat, lambda _: None, rng=random.Random(0))
         for _ in range(2):
             probe.run(Event())
         return probe

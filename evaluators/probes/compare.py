@@ -12,11 +12,12 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from palegreen.evaluators.embed.embedder import Embedder
+from palegreen.evaluators.probes.lazily import Vector
 
 Component = Literal["exact", "edit", "embedding", "first_token", "logprob"]
 COMPONENTS: tuple[Component, ...] = ("exact", "edit", "embedding", "first_token", "logprob")
-Embed = Callable[[], Embedder | None]
+Embed = Callable[[str], Vector | None]
+"""The unit vector of a text, None where there is no embedder."""
 
 TIE = 0.25
 """Nats between two tokens that another batch may swap: logits of 16 to 32 in bfloat16 are 0.125 apart."""
@@ -62,8 +63,8 @@ def compare(answer: Answered, recorded: Answered, embed: Embed) -> dict[Componen
     found: dict[Component, float] = {"exact": float(same), "edit": 1.0 if same else edit(answer.text, recorded.text)}
     if same:
         found["embedding"] = 1.0
-    elif (embedder := embed()) is not None:
-        found["embedding"] = cosine(embedder, answer.text, recorded.text)
+    elif (near := cosine(embed, answer.text, recorded.text)) is not None:
+        found["embedding"] = near
     if answer.tokens and recorded.tokens:
         if answer.tokens[0].top and recorded.tokens[0].top:
             found["first_token"] = 1 - variation(answer.tokens[0].top, recorded.tokens[0].top)
@@ -87,10 +88,10 @@ def edit(one: str, other: str) -> float:
     return float(1 - row[-1] / max(len(one), len(other)))
 
 
-def cosine(embedder: Embedder, one: str, other: str) -> float:
-    """Cosine of two texts, 0 where it is negative or a text is empty."""
-    first, second = embedder.embed([one, other])
-    return float(np.clip(first @ second, 0, 1))
+def cosine(embed: Embed, one: str, other: str) -> float | None:
+    """Cosine of two texts, 0 where it is negative or a text is empty; None without an embedder."""
+    first, second = embed(one), embed(other)
+    return float(np.clip(first @ second, 0, 1)) if first is not None and second is not None else None
 
 
 def variation(one: dict[str, float], other: dict[str, float]) -> float:

@@ -32,7 +32,7 @@ _JITTER = 0.1  # share of an interval by which a round may come earlier or later
 def probes(config: EvaluateConfig, embed: Lazily, queue: Path) -> list[Probe]:
     """Every probe that is configured. Raises ConfigError, one line."""
     return [
-        *canaries(config, embed, queue),
+        *canaries(config, embed.vector, queue),
     ]
 
 

@@ -57,6 +57,6 @@ class Sampled:
         """Against the nearest of the recorded answers."""
         if text in recorded:
             return 0.0
-        embedder = self._embed()
-        near = (cosine(embedder, text, each) if embedder is not None else edit(text, each) for each in recorded)
-        return float(np.clip(1 - max(near), 0, 1))
+        near = [cosine(self._embed, text, each) for each in recorded]
+        nearest = max(edit(text, each) if known is None else known for each, known in zip(recorded, near, strict=True))
+        return float(np.clip(1 - nearest, 0, 1))

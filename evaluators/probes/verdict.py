@@ -67,7 +67,7 @@ class Judge:
         return _no_embedder if known else self._embed
 
 
-def _no_embedder() -> None:
+def _no_embedder(_text: str) -> None:
     return None
 
 

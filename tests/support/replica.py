@@ -40,6 +40,7 @@ class Replica:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def do_GET(self) -> None:
                 replica.requests.append((self.path, _lower(self.headers), {}))
