@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.asgi import Receiver, Uvicorn
+from support.proxying import CHAT, Upstream, answering, ok, post, proxied
 from support.waiting import until
 
 from palegreen.evaluators.config import EvaluateConfig
@@ -25,6 +26,21 @@ def scored(envelope: Envelope) -> dict[str, str]:
     pipeline.score([envelope])
     lines = pipeline.readings().lines
     return {name: lines.get(f"palegreen_{name}", "") for name in ("quality_samples_total", "tap_unsampled_total")}
+
+
+def test_the_proxy_counts_a_canary_and_holds_nothing_of_it_whatever_else_it_says() -> None:
+    failed = ok(b"{}", status="500 Oops")
+    with Upstream(answering(failed)) as failing, proxied(failing.url) as proxy:
+        assert proxy.pipelined(post(b"{}", CHAT, "X-Palegreen-Canary: 1"), len(failed)) == failed
+        until(lambda: proxy.metric('palegreen_tap_unsampled_total{tap="proxy",reason="canary"}') == 1)
+        assert not proxy.envelopes
+    canary, user = post(b"{}", CHAT, "X-Palegreen-Canary: 1", "X-Palegreen-Keep: 1"), post(b'{"of": "a user"}')
+    with Upstream(answering(ok(), ok())) as upstream, proxied(upstream.url) as proxy:
+        assert proxy.pipelined(canary + user, 2 * len(ok())) == 2 * ok()
+        assert [parts[0] for _, parts in until(lambda: proxy.envelopes)] == [b'{"of": "a user"}']
+        assert proxy.metric('palegreen_tap_received_total{tap="proxy"}') == 2
+        assert proxy.metric('palegreen_tap_unsampled_total{tap="proxy",reason="canary"}') == 1
+        assert proxy.metric("palegreen_proxy_request_duration_seconds_count") == 1
 
 
 def test_the_asgi_tap_counts_a_canary_and_hands_no_record_over(tmp_path: Path) -> None:

@@ -15,6 +15,10 @@ from support.daemon import run
 from support.replica import Replica as Fake
 from support.waiting import until
 
+from palegreen.evaluators.config import EvaluateConfig
+from palegreen.evaluators.probes.plan import canaries
+from palegreen.runtime.yamlfile import ConfigError
+
 
 @pytest.fixture
 def chat() -> Iterator[Chat]:
@@ -42,12 +46,6 @@ def reference(fake: Fake, tmp_path: Path) -> Path:
 
 def settings(fake: Fake, **more: Any) -> dict[str, Any]:
     return {"url": fake.url, "requests_per_minute": 600, "progress_interval": "100ms", **more}
-
-
-def test_without_a_probe_there_is_no_third_process(chat: Chat) -> None:
-    with Evaluator(chat.url) as evaluator:
-        evaluator.child("scorer")
-        assert evaluator.value("palegreen_evaluator_process_up", process="probe") is None
 
 
 def test_canaries_and_progress_are_shown_and_no_text_of_them_anywhere(
@@ -92,10 +90,12 @@ def test_a_request_that_hangs_does_not_keep_the_evaluator_from_stopping(chat: Ch
         assert not evaluator.events("probe.restart")
 
 
-def test_a_reload_begins_changes_and_ends_the_probes(chat: Chat, fake: Fake, tmp_path: Path) -> None:
+def test_a_process_without_probes_is_not_started_and_a_reload_begins_and_ends_it(
+    chat: Chat, fake: Fake, tmp_path: Path
+) -> None:
     path = write(tmp_path / "c.json", endpoint="chat")
     with Evaluator(chat.url, "--config", str(path)) as evaluator:
-        evaluator.child("scorer")
+        assert evaluator.value("palegreen_evaluator_process_up", process="probe") is None
         write(path, endpoint="chat", canary=settings(fake))
         evaluator.signal(signal.SIGHUP)
         until(lambda: evaluator.value("palegreen_engine_progress", state="progress") == 1, 60)
@@ -118,23 +118,16 @@ def test_a_reference_that_cannot_be_used_is_refused_at_the_start_in_one_line(ref
         (canary | {"model": "other"}, "is of the model 'small', canary.model is 'other'"),
         (canary | {"reference": str(changed)}, "its contents are not those of"),
         (canary | {"reference": str(tmp_path / "none")}, "cannot be read"),
-        ({"reference": str(reference)}, "canary needs its url, or an upstream"),
     ):
-        config = write(tmp_path / "c.json", sink_address="127.0.0.1:0", listen_address="127.0.0.1:0", canary=bad)
-        done = run("evaluate", "--config", str(config), "--embedder", "none")
-        last = done.stderr.strip().splitlines()[-1]
-        assert (done.returncode, last.startswith("palegreen: ")) == (2, True), done.stderr
-        assert problem in last
-
-
-def test_canaries_that_come_through_the_proxy_are_received_and_are_no_users_answers(chat: Chat) -> None:
-    with Evaluator(chat.url) as evaluator:
-        evaluator.child("scorer")
-        assert evaluator.ask("fail", **{"x-palegreen-canary": "1"})[0] == 500
-        assert evaluator.ask("a canary's question", **{"x-palegreen-canary": "1", "x-palegreen-keep": "1"})[0] == 200
-        assert evaluator.ask("a user's question")[0] == 200
-        until(lambda: evaluator.total("quality_samples_total") == 1, 30)
-        assert evaluator.total("tap_received_total", tap="proxy") == 3
-        assert evaluator.total("tap_unsampled_total", tap="proxy", reason="canary") == 2
-        assert evaluator.total("proxy_request_duration_seconds_count") == 1
-        assert evaluator.total("proxy_requests_total") == 3
+        config = EvaluateConfig.model_validate({"sink_address": "127.0.0.1:0", "canary": bad})
+        with pytest.raises(ConfigError, match=problem) as refused:
+            canaries(config, lambda _: None, tmp_path)
+        assert "\n" not in str(refused.value)
+    path = write(tmp_path / "c.json", sink_address="127.0.0.1:0", canary=canary | {"model": "other"})
+    done = run("evaluate", "--config", str(path), "--embedder", "none", "--listen-address", "127.0.0.1:0")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"palegreen: canary.reference {reference}: is of the model 'small'")
+    path = write(tmp_path / "c.json", sink_address="127.0.0.1:0", canary={})
+    done = run("evaluate", "--config", str(path))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "canary needs its url, or an upstream" in done.stderr
