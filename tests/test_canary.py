@@ -185,11 +185,13 @@ def test_no_answer_to_judge_is_an_error_with_its_reason_and_never_a_failure(
 ) -> None:
     with Fake() as fake:
         run = Run(fake, recorded(fake), timeout=0.3)
+        assert run.rounds(2).total("score") == 2
         fake.mode = mode
         run.rounds(2)
+        assert run.total("score") == run.total("component_score") == 0  # absent
         assert run.total("runs_total", "error") == 2
         assert run.total("errors_total", reason) == 2
-        assert run.total("runs_total", "fail") == run.total("runs_total", "pass") == 0
+        assert (run.total("runs_total", "fail"), run.total("runs_total", "pass")) == (0, 2)
 
 
 def test_a_question_that_is_always_refused_does_not_keep_others_from_being_put(

@@ -61,6 +61,7 @@ class Canary:
         self._tally = Tally(self._labels, _BUCKETS)
         self._queue: list[str] = []
         self._said: dict[str, str] = {}
+        self._scores: dict[str, tuple[float, dict[Component, float]]] = {}  # of the last answers, while there are such
         self._other_model = ""
         self._begin()
 
@@ -83,6 +84,7 @@ class Canary:
                 self._tally.count("palegreen_canary_runs_total", shown, "error")
                 self._tally.count("palegreen_canary_errors_total", failure.reason)
                 self._budget.spend(case.cost)  # it may have been worked on
+                self._scores.pop(shown, None)  # absent is better than old
                 self._say(shown, "canary.error", reason=failure.reason, status=failure.status)
             return
         self._spent(case, said)
@@ -97,6 +99,10 @@ class Canary:
         collected.add("palegreen_canary_reference_info", 1, *self._labels, self._reference.id)
         collected.add("palegreen_canary_reference_created_timestamp_seconds", self._reference.created, *self._labels)
         collected.add("palegreen_canary_reference_mismatch", bool(self._other_model), *self._labels)
+        for name, (score, components) in list(self._scores.items()):
+            collected.add("palegreen_canary_score", score, *self._labels, name)
+            for component, value in components.items():
+                collected.add("palegreen_canary_component_score", value, *self._labels, name, component)
         collected.include(self._tally.readings())
 
     def _begin(self) -> None:
@@ -129,9 +135,7 @@ class Canary:
         verdict = self._judges[name].judge(said)
         result = "fail" if verdict.failed else "pass"
         self._tally.count("palegreen_canary_runs_total", name, result)
-        self._tally.set("palegreen_canary_score", verdict.score, name)
-        for component, value in verdict.components.items():
-            self._tally.set("palegreen_canary_component_score", value, name, component)
+        self._scores[name] = verdict.score, verdict.components
         self._tally.observe("palegreen_canary_duration_seconds", said.duration)
         self._tally.observe("palegreen_canary_time_to_first_token_seconds", said.ttft)
         self._say(name, "canary.fail" if verdict.failed else "canary.pass", **_reason(verdict.failed))
@@ -139,7 +143,7 @@ class Canary:
     def _judge_sampled(self, name: str, said: Said) -> None:
         loss, ratio = self._sampled.take(name, said.text)
         self._tally.count("palegreen_canary_runs_total", SAMPLED, "fail" if ratio > 1 else "pass")
-        self._tally.set("palegreen_canary_score", 1 - loss, SAMPLED)
+        self._scores[SAMPLED] = 1 - loss, {}
         self._tally.set("palegreen_canary_sampled_score_ratio", ratio)
         self._say(SAMPLED, "canary.fail" if ratio > 1 else "canary.pass")
 
