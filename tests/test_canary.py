@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -57,10 +58,10 @@ class Run:
     """A canary probe against a fake replica, round by round."""
 
     def __init__(self, fake: Fake, reference: Reference, *, budget: Budget | None = None, **settings: Any) -> None:
-        settings = {"sampled_share": 0.0, "timeout": 5.0} | settings
+        settings = {"sampled_share": 0.0, "timeout": 30.0} | settings
         canary = CanaryConfig(url=fake.url, **settings)
         config = EvaluateConfig(sink_address="127.0.0.1:0", endpoint="chat", canary=canary)
-        chat = Chat(Replica.of(config, canary), priority=canary.priority)
+        chat = Chat(replace(Replica.of(config, canary), clock=fake.clock), priority=canary.priority)
         self.probe = Canary(
             config, canary, reference, chat, Lazily("static", 1).vector, rng=random.Random(0), budget=budget
         )
@@ -184,7 +185,7 @@ def test_no_answer_to_judge_is_an_error_with_its_reason_and_never_a_failure(
     recorded: Callable[..., Reference], mode: str, reason: str
 ) -> None:
     with Fake() as fake:
-        run = Run(fake, recorded(fake), timeout=0.3)
+        run = Run(fake, recorded(fake))
         assert run.rounds(2).total("score") == 2
         fake.mode = mode
         run.rounds(2)

@@ -30,9 +30,9 @@ class Clock:
 
 
 def progress(fake: Fake, clock: Clock, **given: Any) -> Progress:
-    canary = CanaryConfig(url=fake.url, progress_timeout=0.3)
+    canary = CanaryConfig(url=fake.url)
     config = EvaluateConfig(sink_address="127.0.0.1:0", canary=canary)
-    chat = Chat(Replica(fake.url), detailed=False)
+    chat = Chat(Replica(fake.url, clock=fake.clock), detailed=False)
     return Progress(config, canary, chat, given.pop("model", "small"), clock=clock, wall=lambda: clock.now, **given)
 
 
@@ -69,7 +69,6 @@ def test_an_engine_that_answers_nobody_is_hung_once_it_has_been_silent_for_long_
         probe.run(Event())
         fake.mode = "hung"
         clock.now += 15
-        # The request itself times out by the clock of the connection, which is real.
         probe.run(Event())
         assert probe.state == "saturated"
         clock.now += 15

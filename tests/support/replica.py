@@ -35,6 +35,8 @@ class Replica:
         self.model: str = given.get("model", "small")
         self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
         self.made = 0
+        self.stuck = 0  # requests that are never answered
+        self._seen, self._now = 0, 0.0
         self.ended = Event()
         replica = self
 
@@ -61,6 +63,7 @@ class Replica:
                 replica.requests.append((self.path, _lower(self.headers), body))
                 match replica.mode:
                     case "hung" | "saturated":
+                        replica.stuck += 1
                         replica.ended.wait(30)
                     case "busy":
                         self.reply(429, b'{"error": {"message": "too many requests"}}')
@@ -126,6 +129,13 @@ class Replica:
         self.ended.set()
         self._server.shutdown()
         self._server.server_close()
+
+    def clock(self) -> float:
+        """Seconds as a client of ours counts them: none pass but where a request hangs, and there it is at its end."""
+        if self.stuck > self._seen:
+            self._seen = self.stuck
+            self._now += 1000
+        return self._now
 
     @property
     def asked(self) -> list[dict[str, Any]]:
