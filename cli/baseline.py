@@ -72,7 +72,7 @@ def fit(
             seed=seed,
             config=config,
             created=time.time(),
-            bar=_bar,
+            bar=bar,
             since=_moment(since) if since is not None else None,
         )
         for remark in made.remarks:
@@ -135,7 +135,7 @@ def promote(folder: Path) -> None:
 
 
 @contextmanager
-def _bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+def bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on a terminal, and a line there where the total is not known."""
     if not sys.stderr.isatty():
         yield lambda _: None

@@ -13,6 +13,7 @@ from palegreen.evaluators.config import FIXED as EVALUATE_FIXED
 from palegreen.evaluators.config import Pattern, RedactionConfig
 from palegreen.evaluators.judge.config import JudgeConfig
 from palegreen.evaluators.probes.retrieval_config import HttpSearch, RetrievalConfig
+from palegreen.evaluators.probes.config import CanaryConfig
 from palegreen.exporter.config import FIXED as NODE_FIXED
 from palegreen.exporter.config import EngineConfig, ModelSize
 from palegreen.runtime.otlp.config import OtlpExportConfig
@@ -119,6 +120,12 @@ A pattern of `redaction.patterns`:
 
 **checks**: settings by the name of the check ([checks.md](checks.md)); each takes `enabled: false`.
 
+**canary** ([canaries.md](canaries.md))
+
+| key | default | meaning |
+|---|---|---|
+{canary}
+
 ```yaml
 upstream: http://127.0.0.1:8000
 proxy_address: 0.0.0.0:8080
@@ -181,6 +188,7 @@ def render() -> str:
         retrieval=_keys(RetrievalConfig),
         search=_keys(HttpSearch),
         judge=_keys(JudgeConfig),
+        canary=_keys(CanaryConfig),
         otlp=_keys(OtlpExportConfig),
     )
 

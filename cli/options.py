@@ -20,6 +20,8 @@ from palegreen.exporter.config import NodeConfig
 from palegreen.exporter.config import load as load_node
 
 M = TypeVar("M", bound=BaseModel)
+_DAY = 86400.0
+_NUMBERS = ("_rate", "_share", "_per_minute")  # ends of keys whose values are no times
 _WEB = {"web_config_file": "--web.config.file"}
 _LAST_WORD = {
     "address": "HOST:PORT",
@@ -112,9 +114,9 @@ def shown(key: str, value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        if key.endswith("_rate"):
+        if key.endswith(_NUMBERS):
             return f"{value:g}"
-        return f"{value / 86400:g}d" if value and value % 86400 == 0 else f"{value:g}s"
+        return f"{value / _DAY:g}d" if value >= _DAY and value % _DAY == 0 else f"{value:g}s"
     return str(value)
 
 

@@ -226,7 +226,7 @@ async def trial(module: str, brief: tuple[bytes, bytes]) -> str:
     said = await out.read()
     status = await process.wait()
     refusals = [header["why"] for header, _ in Decoder().feed(said) if header["kind"] == "refused"]
-    return refusals[0] if refusals else "" if status == 0 else f"the scorer ended with status {status}"
+    return refusals[0] if refusals else "" if status == 0 else f"it ended with status {status}"
 
 
 async def _started(

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from palegreen.evaluators.judge.config import JudgeConfig
+from palegreen.evaluators.probes.config import CanaryConfig
 from palegreen.evaluators.probes.retrieval_config import Retrievals
 from palegreen.runtime.identity import instance_id
 from palegreen.runtime.log import Format, Level
@@ -104,6 +105,7 @@ class EvaluateConfig(Section):
     )
     redaction: RedactionConfig = Field(RedactionConfig(), description="what is taken out of texts")
     checks: dict[str, dict[str, Any]] = Field({}, description="settings of checks, by name")
+    canary: CanaryConfig | None = Field(None, description="questions that are put straight to the replica")
     otlp: OtlpExportConfig | None = Field(None, description="where results are sent by OTLP")
     retrieval: Retrievals = Field([], description="indexes whose recall is probed")
     judge: JudgeConfig | None = Field(None, description="a model that scores responses, and when it is asked")
@@ -123,6 +125,8 @@ class EvaluateConfig(Section):
             raise ValueError("upstream is the proxy itself; allowed: the address of the engine behind it")
         if self.store_path is not None and not self.store_path.parent.is_dir():
             raise ValueError(f"store: {self.store_path.parent} is not a folder; allowed: a file in one, or none")
+        if self.canary is not None and not (self.canary.url or self.upstream):
+            raise ValueError("canary needs its url, or an upstream; allowed: one of them")
         return self
 
     def _is_own(self, upstream: str) -> bool:
@@ -152,6 +156,11 @@ class EvaluateConfig(Section):
         }
         return tuple(name for name, given in taps.items() if given)
 
+    def probes(self) -> tuple[str, ...]:
+        """What the probe process is for; without any it is not started."""
+        given = {"canary": self.canary, "fingerprint": self.upstream, "retrieval": self.retrieval}
+        return tuple(name for name, section in given.items() if section)
+
     @property
     def store_path(self) -> Path | None:
         """The store's file, None where no text is kept."""
@@ -174,11 +183,11 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _LIVE = (
     "model", "embedder", "baseline", "store", "store_max_age", "store_max_size", "scorer_threads",
     "baseline_max_age", "baseline_candidates", "candidate_samples", "pod_template_hash",
-    "redaction", "checks", "judge", "otlp", "log_level",
+    "redaction", "checks", "canary", "retrieval", "judge", "otlp", "log_level",
 )  # fmt: skip
 FIXED = tuple(key for key in EvaluateConfig.model_fields if key not in _LIVE)
 # Sections of the file that are no flags.
-SECTIONS = ("redaction", "checks", "retrieval", "judge", "otlp")
+SECTIONS = ("redaction", "checks", "canary", "retrieval", "judge", "otlp")
 
 
 def load(path: Path | None, overrides: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> EvaluateConfig:

@@ -22,7 +22,7 @@ from palegreen.evaluators.events import EvaluationEvents
 from palegreen.evaluators.judge.judge import Judge
 from palegreen.evaluators.ledger import Ledger, failed
 from palegreen.evaluators.redact.redactor import Redactor
-from palegreen.evaluators.sample import Feedback, Observation, Sample, Step
+from palegreen.evaluators.sample import CANARY, Feedback, Observation, Sample, Step
 from palegreen.evaluators.sessions import Sessions
 from palegreen.evaluators.store.scored import Scored
 from palegreen.evaluators.store.store import Store
@@ -214,6 +214,9 @@ class Pipeline:
 
     def _is_wanted(self, sample: Sample) -> bool:
         """Whether a sample is scored: what comes in batches can be thinned only here, all choices of a call alike."""
+        if sample.session == CANARY:
+            self._ledger.unsampled(sample.tap, "canary")
+            return False
         if sample.tap in _UNTHINNED or sample.sampled == "kept":
             return True
         call = (sample.tap, sample.id, sample.trace_id, sample.time)
