@@ -166,8 +166,8 @@ _ANY = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # What the scorer alone is told, which is started again for it; any other change needs a restart.
 _LIVE = (
-    "model", "embedder", "baseline", "projection", "revision", "store", "store_max_age", "store_max_size", "scorer_threads",
-    "redaction", "checks", "otlp", "log_level",
+    "model", "embedder", "baseline", "projection", "revision", "store", "store_max_age", "store_max_size",
+    "scorer_threads", "redaction", "checks", "otlp", "log_level",
 )  # fmt: skip
 FIXED = tuple(key for key in EvaluateConfig.model_fields if key not in _LIVE)
 # Sections of the file that are no flags.

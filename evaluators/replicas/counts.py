@@ -31,6 +31,7 @@ MOST = 200
 _WARM = 64  # samples until variances are known well enough to scale distances
 _MEMORY = 512  # samples that the variances are of
 _LEAST_VARIANCE = 1e-3
+_JUMP = 200.0  # a distance beyond it is a change, not chance: it would hide for a day what changed
 _DIMS = tuple(str(dim) for dim in range(DIMENSIONS))
 
 
@@ -68,9 +69,10 @@ class _Counts:
         if self._last is not None and self.samples >= _WARM:
             variance = np.maximum(self._square - self._mean**2, _LEAST_VARIANCE)
             distance = float((((self._batch - self._last) ** 2) / variance).sum() / (2 * BATCH))
-            self.batches += 1
-            self.distance += distance
-            self.distance_square += distance * distance
+            if distance <= _JUMP:
+                self.batches += 1
+                self.distance += distance
+                self.distance_square += distance * distance
         self._last, self._batch = self._batch, np.zeros(DIMENSIONS)
 
 
