@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from palegreen.evaluators.embed.parts import VectorsOf
 from palegreen.evaluators.ledger import Labels
@@ -22,6 +23,7 @@ from palegreen.runtime.exposition import Collected, Readings
 
 log = structlog.get_logger()
 
+Floats = NDArray[np.float64]
 Channel = Literal["response", "prompt"]
 CHANNELS: tuple[Channel, ...] = ("response", "prompt")
 BATCH = 16
@@ -36,7 +38,7 @@ _DIMS = tuple(str(dim) for dim in range(DIMENSIONS))
 
 
 class _Counts:
-    """Of one replica and channel."""
+    """Of one replica and channel. What only grows is never computed by a difference: a counter must not fall."""
 
     def __init__(self) -> None:
         self.samples = 0
@@ -46,34 +48,31 @@ class _Counts:
         self.distance = 0.0
         self.distance_square = 0.0
         self.shown: Readings | None = None
-        self._mean = np.zeros(DIMENSIONS)
-        self._square = np.zeros(DIMENSIONS)
-        self._batch = np.zeros(DIMENSIONS)
-        self._last: np.ndarray[tuple[int], np.dtype[np.float64]] | None = None
+        self._begun = np.zeros((2, DIMENSIONS))  # sums and squares when the batch began
+        self._moments = np.zeros((2, DIMENSIONS))  # mean of features and of their squares, of late
+        self._last: Floats | None = None  # mean of the batch before
 
-    def add(self, features: np.ndarray[tuple[int], np.dtype[np.float64]]) -> None:
-        square = features * features
+    def add(self, features: Floats) -> None:
         self.samples += 1
-        self.sums += features
-        self.sums += CLIP
-        self.squares += square
-        rate = max(1 / self.samples, 1 / _MEMORY)
-        self._mean += rate * (features - self._mean)
-        self._square += rate * (square - self._square)
-        self._batch += features
+        self.sums += features + CLIP
+        self.squares += features * features
+        self.shown = None
         if self.samples % BATCH == 0:
             self._close()
-        self.shown = None
 
     def _close(self) -> None:
+        ended = np.stack([self.sums, self.squares])
+        means = (ended - self._begun) / BATCH
+        means[0] -= CLIP
+        self._moments += max(BATCH / self.samples, BATCH / _MEMORY) * (means - self._moments)
         if self._last is not None and self.samples >= _WARM:
-            variance = np.maximum(self._square - self._mean**2, _LEAST_VARIANCE)
-            distance = float((((self._batch - self._last) ** 2) / variance).sum() / (2 * BATCH))
+            variance = np.maximum(self._moments[1] - self._moments[0] ** 2, _LEAST_VARIANCE)
+            distance = float(((means[0] - self._last) ** 2 / variance).sum() * BATCH / 2)
             if distance <= _JUMP:
                 self.batches += 1
                 self.distance += distance
                 self.distance_square += distance * distance
-        self._last, self._batch = self._batch, np.zeros(DIMENSIONS)
+        self._begun, self._last = ended, means[0]
 
 
 class Projections:
