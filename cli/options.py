@@ -32,6 +32,7 @@ _LAST_WORD = {
     "limit": "SIZE",
     "mappings": "DIR",
     "rate": "SHARE",
+    "revision": "NAME",
     "root": "DIR",
     "second": "N",
     "size": "SIZE",

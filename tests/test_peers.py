@@ -49,6 +49,7 @@ def _replicas() -> Iterator[Replica]:
     for at in range(4):
         yield Replica("two-of-four", str(at), shift=_shift(1.0 if at > 1 else 0))
     for at in range(3):
+        yield Replica("looping", str(at), restarts=tuple(range(20, SCRAPES)) if at == 1 else ())
         yield Replica("few", str(at), shift=_shift(2 if at == 1 else 0), rate=1.2 if at == 1 else 8)
         yield Replica("failing", str(at), fails=0.3 if at == 1 else 0.02)
         yield Replica("together", str(at), shift=_shift(1.0), since=26)
@@ -120,6 +121,11 @@ def test_different_prompts_to_one_replica_raise_nothing_and_leave_it_undecided(s
 def test_restarts_of_a_replica_raise_nothing(seen: dict[str, Result]) -> None:
     assert -1 not in _of(seen["palegreen:peer_verdict"], "restarted").values()
     assert _of(seen["palegreen:peers_differ"], "restarted", "endpoint") == {"e": 0}
+
+
+def test_a_replica_that_restarts_again_and_again_tears_its_counters_and_is_left_out(seen: dict[str, Result]) -> None:
+    assert {dict(key)["pod"] for key in seen["palegreen:replica_torn"]} >= {"looping-1"}
+    assert _of(seen["palegreen:peer_verdict"], "looping") == {"0": 1, "1": 0, "2": 1}
 
 
 def test_a_replica_with_fewer_than_50_samples_is_undecided_and_not_healthy(seen: dict[str, Result]) -> None:
