@@ -47,12 +47,8 @@ def recorded(path: Path) -> list[dict[str, Any]]:
     return [record for record in records if record["response"].strip()]
 
 
-def projected(records: Sequence[dict[str, Any]], name: str) -> tuple[Floats, Floats]:
-    """Features of the prompts and of the answers."""
-    return (
-        features([record["messages"][-1]["content"] for record in records], name),
-        features([record["response"] for record in records], name),
-    )
+def _answers(path: Path) -> list[str]:
+    return [record["response"] for record in recorded(path)]
 
 
 def rolled(sums: Floats, steps: int) -> Floats:
@@ -146,23 +142,20 @@ def null(prompts: Floats, answers: Floats, hours: int, count: int, rate: float, 
     print(f"  held for an hour     {alarms} alarms in {hours / 720:.1f} months of 30 days; declared {hours / 720:.1f}")
 
 
-def fault(
-    name: str, prompts: Floats, answers: Floats, faulty: tuple[Floats, Floats], count: int, rate: float, seed: int
-) -> None:
+def fault(name: str, prompts: Floats, answers: Floats, faulty: Floats, count: int, rate: float, seed: int) -> None:
     """One replica, the first, answers otherwise from hour 24 on: how often it is named, and when.
 
-    `faulty` are prompts and answers of its own, drawn alike.
+    Its prompts are drawn as those of the others, from the same records.
     """
     delays, named_others, trials = [], 0, 20
     for trial in range(trials):
         rng = np.random.default_rng([seed, trial])
         which, step, replica = draw(rng, len(answers), 36, count, rate)
         bad = (replica == 0) & (step >= 24 * STEPS)
-        drawn, asked = answers[which], prompts[which]
-        own = rng.integers(0, len(faulty[0]), bad.sum())
-        asked[bad], drawn[bad] = faulty[0][own], faulty[1][own]
+        drawn = answers[which]
+        drawn[bad] = faulty[rng.integers(0, len(faulty), bad.sum())]
         response = Channel(drawn, step, replica, 36 * STEPS, count)
-        prompt = Channel(asked, step, replica, 36 * STEPS, count)
+        prompt = Channel(prompts[which], step, replica, 36 * STEPS, count)
         far = response.distance > response.threshold(1 / (720 * count))
         out = far & (response.from_median > response.threshold(1 / (720 * count)))
         alarm = held(out, (prompt.distance <= prompt.threshold(0.01)) & response.decided)
@@ -188,16 +181,17 @@ def main() -> None:
     options = parser.parse_args()
     records = recorded(options.samples)
     texts = [record["response"] for record in records]
-    prompts, answers = projected(records, options.embedder)
+    prompts = features([record["messages"][-1]["content"] for record in records], options.embedder)
+    answers = features(texts, options.embedder)
     print(f"{len(texts)} answers, embedder {options.embedder}")
     null(prompts, answers, options.hours, 8, options.rate, options.seed)
     mixed = random.Random(options.seed)
     cut = [" ".join(text.split()[:10]) for text in texts]
     disorder = [" ".join(mixed.sample(text.split(), len(text.split()))) for text in texts]
     faults = {
-        "cut to 10 words": (prompts, features(cut, options.embedder)),
-        "words in disorder": (prompts, features(disorder, options.embedder)),
-        **{path.name.split(".")[0]: projected(recorded(path), options.embedder) for path in options.fault},
+        "cut to 10 words": features(cut, options.embedder),
+        "words in disorder": features(disorder, options.embedder),
+        **{path.name.split(".")[0]: features(_answers(path), options.embedder) for path in options.fault},
     }
     for name, faulty in faults.items():
         for count in (3, 8):
