@@ -35,6 +35,7 @@ _LAST_WORD = {
     "limit": "SIZE",
     "mappings": "DIR",
     "rate": "SHARE",
+    "revision": "NAME",
     "root": "DIR",
     "samples": "N",
     "second": "N",

@@ -93,6 +93,10 @@ class EvaluateConfig(Section):
     )
     candidate_samples: int = Field(1000, ge=600, description="samples since the deploy that a candidate waits for")
     pod_template_hash: str = Field("", description="label pod-template-hash of the engine's pod; another is a deploy")
+    projection: Path | None = Field(
+        None, description="projection that replicas are compared by, where the embedder is not one of those shipped"
+    )
+    revision: str = Field("", description="revision that the engine serves, to compare it with others of the model")
     store: str = Field("none", description="SQLite file for samples and scores, or none: then no text is kept")
     store_max_age: Seconds = Field(7 * 86400.0, description="samples are deleted after this time")
     store_max_size: Bytes = Field(1 << 30, ge=1 << 20, description="the oldest samples are deleted beyond this size")
@@ -181,8 +185,8 @@ _ANY = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # What the scorer alone is told, which is started again for it; any other change needs a restart.
 _LIVE = (
-    "model", "embedder", "baseline", "store", "store_max_age", "store_max_size", "scorer_threads",
-    "baseline_max_age", "baseline_candidates", "candidate_samples", "pod_template_hash",
+    "model", "embedder", "baseline", "projection", "revision", "store", "store_max_age", "store_max_size",
+    "scorer_threads", "baseline_max_age", "baseline_candidates", "candidate_samples", "pod_template_hash",
     "redaction", "checks", "canary", "retrieval", "judge", "otlp", "log_level",
 )  # fmt: skip
 FIXED = tuple(key for key in EvaluateConfig.model_fields if key not in _LIVE)

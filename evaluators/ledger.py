@@ -74,6 +74,13 @@ class Ledger:
         if signals.tool_errors:
             count("palegreen_session_tool_errors_total", *labels, by=signals.tool_errors)
 
+    def labels(self, sample: Sample) -> Labels:
+        """Labels of a sample's series, as they are shown."""
+        model, endpoint, replica, namespace, pod = self._tally.shown(
+            "palegreen_drift_samples_total", *self._labels(sample)
+        )
+        return model, endpoint, replica, namespace, pod
+
     def session_ended(self, ended: Ended) -> None:
         """A session is over."""
         _, *about = self._config.common()

@@ -22,7 +22,13 @@ from palegreen.evaluators.events import EvaluationEvents
 from palegreen.evaluators.judge.judge import Judge
 from palegreen.evaluators.ledger import Ledger, failed
 from palegreen.evaluators.redact.redactor import Redactor
+<<<<<<< HEAD
 from palegreen.evaluators.sample import CANARY, Feedback, Observation, Sample, Step
+=======
+from palegreen.evaluators.replicas.counts import Projections
+from palegreen.evaluators.replicas.projection import projection
+from palegreen.evaluators.sample import Feedback, Observation, Sample, Step
+>>>>>>> h4
 from palegreen.evaluators.sessions import Sessions
 from palegreen.evaluators.store.scored import Scored
 from palegreen.evaluators.store.store import Store
@@ -83,6 +89,7 @@ class Pipeline:
         self._judge = Judge(config.judge, (config.model, *config.common())) if config.judge is not None else None
         self._sessions = Sessions()
         self._ledger = Ledger(config)
+        self._projections = self._projected(config)
         self._said: dict[str, float] = {}
         self._tidied = 0.0
         self._decided: tuple[tuple[Any, ...], Decision] = ((), Decision(None))
@@ -155,8 +162,16 @@ class Pipeline:
         if self._baseline is not None and self._config.baseline is not None:
             labels = (self._config.model, *self._config.common())
             manifest.show(now, self._baseline, self._config.baseline.resolve().name, bool(self._mismatch), labels)
+<<<<<<< HEAD
             about = stale.reasons(self._baseline, self._config.baseline_max_age, self._markers.deployed, self._mismatch)
             stale.show(now, about, labels)
+=======
+        if self._projections is not None:
+            self._projections.show(now)
+        if self._config.revision:
+            labels = (self._config.model, *self._config.common())
+            now.add("palegreen_replica_revision_info", 1, *labels, self._config.revision)
+>>>>>>> h4
         for kind, times in self._redactor.counts.items():
             now.add("palegreen_redactions_total", times, kind)
         for check, times in self._checks.errors.items():
@@ -259,7 +274,17 @@ class Pipeline:
         baseline = self._baseline.quantiles if self._baseline is not None and not self._mismatch else None
         scored = Scored(sample, self._checks.run(View(sample, vectors, baseline)), self._digest)
         self._ledger.sample(scored, self._sessions.observe(sample, vectors.get("prompt")))
+        if (
+            self._projections is not None
+            and sample.sampled == "rate"
+            and not self._projections.add(self._ledger.labels(sample), vectors)
+        ):
+            self._say("projection", "replicas.not_compared", cause="the embedder gave vectors that are not finite")
         return scored
+
+    def _projected(self, config: EvaluateConfig) -> Projections | None:
+        found = projection(self._embedder, config.projection) if self._embedder is not None else None
+        return Projections(found, (config.model, *config.common()) if config.model else None) if found else None
 
     def _survivors(
         self,
