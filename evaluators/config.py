@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from palegreen.evaluators.drift.config import DriftConfig
 from palegreen.runtime.identity import instance_id
 from palegreen.runtime.log import Format, Level
 from palegreen.runtime.otlp.config import OtlpExportConfig
@@ -96,6 +97,7 @@ class EvaluateConfig(Section):
     )
     redaction: RedactionConfig = Field(RedactionConfig(), description="what is taken out of texts")
     checks: dict[str, dict[str, Any]] = Field({}, description="settings of checks, by name")
+    drift: DriftConfig = Field(DriftConfig(), description="how samples are compared with the baseline")
     otlp: OtlpExportConfig | None = Field(None, description="where results are sent by OTLP")
     web_config_file: Path | None = Field(None, description="TLS, users and headers, in exporter-toolkit's format")
     log_level: Level = Field("info", description="least level that is logged")
@@ -163,11 +165,11 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # What the scorer alone is told, which is started again for it; any other change needs a restart.
 _LIVE = (
     "model", "embedder", "baseline", "store", "store_max_age", "store_max_size", "scorer_threads",
-    "redaction", "checks", "otlp", "log_level",
+    "redaction", "checks", "drift", "otlp", "log_level",
 )  # fmt: skip
 FIXED = tuple(key for key in EvaluateConfig.model_fields if key not in _LIVE)
 # Sections of the file that are no flags.
-SECTIONS = ("redaction", "checks", "otlp")
+SECTIONS = ("redaction", "checks", "drift", "otlp")
 
 
 def load(path: Path | None, overrides: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> EvaluateConfig:

@@ -13,6 +13,7 @@ from palegreen.evaluators.baseline import manifest
 from palegreen.evaluators.checks.registry import build
 from palegreen.evaluators.checks.view import View
 from palegreen.evaluators.config import EvaluateConfig
+from palegreen.evaluators.drift.follow import Follower
 from palegreen.evaluators.embed.choose import embedder
 from palegreen.evaluators.embed.parts import VectorsOf, vectors_of
 from palegreen.evaluators.envelope import Envelope
@@ -70,6 +71,9 @@ class Pipeline:
         self._store = (
             Store(config.store_path, config.store_max_age, config.store_max_size) if config.store_path else None
         )
+        self._drift: Follower | None = None
+        if config.baseline is not None and self._baseline is not None and not self._mismatch:
+            self._drift = Follower.of(config, config.baseline, self._baseline)
         self._events = EvaluationEvents(config.otlp, config.resource()) if config.otlp is not None else None
         self._sessions = Sessions()
         self._ledger = Ledger(config)
@@ -80,7 +84,11 @@ class Pipeline:
     @property
     def about(self) -> dict[str, str]:
         """What it works with, for the log and the status page."""
-        return {"embedder": self._embedder.name if self._embedder is not None else "none", "store": self._config.store}
+        return {
+            "embedder": self._embedder.name if self._embedder is not None else "none",
+            "store": self._config.store,
+            "baseline": self._drift.about if self._drift is not None else "none",
+        }
 
     def score(self, batch: Sequence[Envelope], breathe: Callable[[], None] = lambda: None) -> None:
         """Work off one batch; nothing is raised. `breathe` is called again and again meanwhile."""
@@ -110,7 +118,12 @@ class Pipeline:
             breathe()
             with self._ledger.stage("check"):
                 pairs = zip(some, vectors, strict=True)
-                scored = list(self._survivors(self._checked, pairs, breathe, of=lambda pair: pair[0]))
+                checked = list(self._survivors(self._checked, pairs, breathe, of=lambda pair: pair[0]))
+            scored = [each for each, _ in checked]
+            if self._drift is not None:
+                with self._ledger.stage("drift"):
+                    self._drift.follow(scored, [each for _, each in checked])
+            breathe()
             self._keep(scored)
 
     def _keep(self, scored: Sequence[Scored]) -> None:
@@ -136,6 +149,8 @@ class Pipeline:
             now.add("palegreen_redactions_total", times, kind)
         for check, times in self._checks.errors.items():
             now.add("palegreen_check_errors_total", times, check)
+        if self._drift is not None:
+            self._drift.show(now)
         if self._store is not None:
             counts = self._store.counts()
             now.add("palegreen_store_bytes", counts.bytes)
@@ -150,6 +165,8 @@ class Pipeline:
 
     def close(self) -> None:
         """Write what is held."""
+        if self._drift is not None:
+            self._drift.close()
         if self._store is not None:
             self._store.close()
         if self._events is not None:
@@ -220,12 +237,12 @@ class Pipeline:
             self._say("embed", "scorer.not_embedded", samples=len(samples), cause=type(defect).__name__)
             return [{} for _ in samples]
 
-    def _checked(self, pair: tuple[Sample, VectorsOf]) -> Scored:
+    def _checked(self, pair: tuple[Sample, VectorsOf]) -> tuple[Scored, VectorsOf]:
         sample, vectors = pair
         baseline = self._baseline.quantiles if self._baseline is not None and not self._mismatch else None
         scored = Scored(sample, self._checks.run(View(sample, vectors, baseline)), self._digest)
         self._ledger.sample(scored, self._sessions.observe(sample, vectors.get("prompt")))
-        return scored
+        return scored, vectors
 
     def _survivors(
         self,
