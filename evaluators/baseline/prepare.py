@@ -38,8 +38,8 @@ class Prepared(Gathered):
 def left_out(sample: Sample) -> str:
     """Why a sample is no part of any statistic of drift; empty if it is one.
 
-    `kept`: kept for a reason, so no fair share; `failed`: the request did; `tools`: tool calls alone; `empty`: nothing was
-    answered.
+    `kept`: kept for a reason, so no fair share; `failed`: the request did; `tools`: tool calls alone;
+    `empty`: nothing was answered.
     """
     if sample.sampled == "kept":
         return "kept"

@@ -36,7 +36,7 @@ class DriftConfig(Section):
 
     segments: SegmentsConfig = Field(
         SegmentsConfig(),
-        description="endpoint, language, route, tenant: lists of values; the baseline's fit reads them",
+        description="endpoint, language, route, tenant: lists of values; a fit reads them too",
     )
     state: str = Field(
         "", description="file in which the detectors go on after a restart, or none [default: beside the store]"

@@ -25,8 +25,9 @@ from palegreen.evaluators.detectors.mewma import State
 
 _BETS = np.array(BETS, np.float32)
 _REST = 1 - _BETS
+_SHARES = np.full(len(BETS), 1 / len(BETS), np.float32)
 _SLOW = 1
-"""The bet of the cumulative sum: one of the slower ones, as faults that a fast one sees have no beginning to look for."""
+"""The bet of the cumulative sum: a slow one. What a fast one sees needs no search for its beginning."""
 
 
 class Row(NamedTuple):
@@ -35,6 +36,15 @@ class Row(NamedTuple):
     segment: str
     check: str
     stream: int
+
+
+class _Inside(NamedTuple):
+    """Rows that take a sample: which, of which streams, one over their limits by cluster, and their caps."""
+
+    which: NDArray[np.intp]
+    streams: NDArray[np.intp]
+    inverse: NDArray[np.float32]
+    caps: NDArray[np.float32]
 
 
 class Rows:
@@ -56,8 +66,8 @@ class Rows:
         self.rows = tuple(found)
         self.streams = len(self.failures) + len(self.losses)
         self.clusters = clusters
-        limit = np.array(limits, np.float32).reshape(len(found), clusters).T
-        self.limits = np.where(limit < HOPELESS, limit, np.nan)
+        table = np.array(limits, np.float32).reshape(len(found), clusters).T
+        self.limits = np.where(table < HOPELESS, table, np.float32(np.nan))
         """(clusters, rows), NaN where nothing can be exceeded."""
         self.of_stream = np.array([row.stream for row in found], np.intp)
         whole = np.array([not row.segment for row in found], np.bool_)
@@ -77,9 +87,10 @@ class Rows:
                 found.append((check, streams[check], limit))
         return found
 
-    def _inside(self, segments: tuple[str, ...]) -> NDArray[np.intp]:
+    def _inside(self, segments: tuple[str, ...]) -> _Inside:
         wanted = ("", *segments)
-        return np.array([at for at, row in enumerate(self.rows) if row.segment in wanted], np.intp)
+        which = np.array([at for at, row in enumerate(self.rows) if row.segment in wanted], np.intp)
+        return _Inside(which, self.of_stream[which], 1 / self.limits[:, which], self.caps[which])
 
     def values(self, outcomes: Mapping[str, Outcome | None], scalars: Mapping[str, float]) -> NDArray[np.float32]:
         """Of one sample by stream, in [0, 1], high ones bad; NaN where a check says nothing."""
@@ -114,20 +125,23 @@ class Evidence:
     ) -> tuple[float, NDArray[np.bool_]]:
         """Take a sample; log M / log A of the whole, and in which streams it is beyond its limit, (streams,)."""
         rows = self._rows
-        which = rows.inside(segments)
-        beyond = values[rows.of_stream[which]] / rows.limits[cluster, which]
-        told = ~np.isnan(beyond)
-        which, beyond = which[told], beyond[told]
+        inside = rows.inside(segments)
+        beyond = values[inside.streams] * inside.inverse[cluster]
+        told = (beyond >= 0).nonzero()[0]
+        which, beyond = inside.which[told], beyond[told]
         factor = beyond[:, None] * _BETS + _REST
-        grown = np.minimum((self._evidence[which] + 1) * factor, rows.caps[which])
+        grown = self._evidence[which]
+        grown += 1
+        grown *= factor
+        np.minimum(grown, inside.caps[told], out=grown)
         self._evidence[which] = grown
-        self._mean[which] = grown.mean(axis=1)
+        self._mean[which] = grown @ _SHARES
         total = self._sum[which] + np.log(factor[:, _SLOW])
         over = total > 0
         self._sum[which] = total * over
         self._since[which[~over]] = number
         high = np.zeros(rows.streams, np.bool_)
-        high[rows.of_stream[which[beyond > 1]]] = True
+        high[inside.streams[told[beyond > 1]]] = True
         return self.ratio, high
 
     @property
@@ -167,7 +181,7 @@ class Evidence:
         if not ((evidence >= 0) & (evidence <= self._rows.caps)).all() or not np.isfinite(total).all():
             raise ValueError("evidence that is no number")
         self._evidence[:], self._sum[:], self._since[:] = evidence, total, since
-        self._mean[:] = self._evidence.mean(axis=1)
+        self._mean[:] = self._evidence @ _SHARES
 
 
 def named(rows: Sequence[Row]) -> tuple[str, ...]:

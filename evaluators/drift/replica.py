@@ -56,8 +56,8 @@ class Replica:
         self._mewma = {channel: Mewma(calibration) for channel, calibration in model.calibrations.items()}
         self._evidence = Evidence(model.rows)
         self._latches = {channel: Latch() for channel in self.ratios}
-        taken = sum(_bytes(each.state()) for each in (*self._mewma.values(), self._evidence))
-        dimensions = {channel: model.dimensions(channel) for channel in model.calibrations}
+        taken = sum(_bytes(each.state()) for each in self._mewma.values()) + _bytes(self._evidence.state())
+        dimensions: dict[str, int] = {channel: model.dimensions(channel) for channel in model.calibrations}
         self._ring = Ring(dimensions, model.rows.streams, BYTES - taken - _FIXED)
 
     def observe(self, seen: Seen) -> list[Event]:

@@ -27,8 +27,8 @@ def packed(rows: NDArray[Any]) -> NDArray[np.uint8]:
     levels = (np.rint(rows / _STEP) + (_LEVELS + 1)).astype(np.uint8)
     if levels.shape[1] % 2:
         levels = np.pad(levels, ((0, 0), (0, 1)))
-    packed: NDArray[np.uint8] = levels[:, ::2] << 4 | levels[:, 1::2]
-    return packed
+    halves: NDArray[np.uint8] = (levels[:, ::2] * np.uint8(16)) | levels[:, 1::2]
+    return halves
 
 
 def unpacked(packed: NDArray[np.uint8], dimensions: int) -> NDArray[np.float32]:
@@ -79,8 +79,7 @@ class Ring:
 
     def samples(self) -> NDArray[Any]:
         """What is held, oldest first."""
-        rolled = np.roll(self._held, -self._next) if self._count == len(self._held) else self._held[: self._count]
-        return rolled
+        return np.roll(self._held, -self._next) if self._count == len(self._held) else self._held[: self._count]
 
     def vectors(self, channel: str, samples: NDArray[Any]) -> NDArray[np.float32]:
         """Of `samples`, (n, dimensions), NaN where there is none."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from palegreen.evaluators.drift.alarm import Alarm
 from palegreen.evaluators.drift.config import DriftConfig
-from palegreen.evaluators.drift.watch import Watch
+from palegreen.evaluators.drift.watch import Watch, Whose
 
 log = structlog.get_logger()
 
@@ -40,7 +40,7 @@ def place(config: DriftConfig, store: Path | None) -> Path | None:
 class Keeper:
     """Keeps a watch's state in a file; None: nowhere. What cannot be read or written is one line in the log.
 
-    `segments` are those of the configuration: a state of others is of another configuration.
+    A state of another baseline, or of other checks or segments, is refused.
     """
 
     def __init__(self, watch: Watch, path: Path | None) -> None:
@@ -75,21 +75,25 @@ class Keeper:
         except OSError as refused:
             log.warning("drift.state_refused", file=str(path), cause=refused.strerror or type(refused).__name__)
             return
+        others: list[Whose] = []
         try:
             self._seen = _unpack(self._watch, content)
-        except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as refused:
-            cause = str(refused) if isinstance(refused, _OtherError) else "it is damaged, or of another version"
-            log.warning("drift.state_refused", file=str(path), cause=cause, effect="the detectors begin anew")
-            self._watch.clear()
-            for whose in refused.whose if isinstance(refused, _OtherError) else ():
-                self._watch.admit(whose)
-                self._watch.resets(whose[2], refused.reason)
+            return
+        except _OtherError as refused:
+            cause, reason, others = str(refused), refused.reason, refused.whose
+        except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile):
+            cause, reason = "it is damaged, or of another version", ""
+        log.warning("drift.state_refused", file=str(path), cause=cause, effect="the detectors begin anew")
+        self._watch.clear()
+        for whose in others:
+            self._watch.admit(whose)
+            self._watch.resets(whose.replica, reason)
 
 
 class _OtherError(ValueError):
     """A state of something else; `reason` as in `palegreen_drift_resets_total`."""
 
-    def __init__(self, line: str, reason: str, whose: list[tuple[str, str, str]]) -> None:
+    def __init__(self, line: str, reason: str, whose: list[Whose]) -> None:
         super().__init__(line)
         self.reason, self.whose = reason, whose
 
@@ -121,9 +125,7 @@ def _unpack(watch: Watch, content: bytes) -> int:
         about = json.loads(str(arrays["about"]))
         if about["format"] != _FORMAT:
             raise ValueError("another format")
-        whose = [
-            (str(model), str(endpoint), str(name)) for model, endpoint, name in (r["whose"] for r in about["replicas"])
-        ]
+        whose = [Whose(*map(str, each["whose"])) for each in about["replicas"]]
         mine = watch.model.manifest.id
         if about["baseline"] != mine:
             raise _OtherError(
@@ -145,7 +147,8 @@ def _unpack(watch: Watch, content: bytes) -> int:
 
 
 def _alarm(said: dict[str, Any]) -> Alarm:
-    return Alarm(**{name: tuple(value) if isinstance(value, list) else value for name, value in said.items()})
+    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()}
+    return Alarm(**plain)
 
 
 def _write(path: Path, content: bytes) -> None:

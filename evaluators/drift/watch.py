@@ -31,7 +31,7 @@ _SAY_AGAIN = 60.0  # seconds
 Result = Literal["watched", "outside", "unfit", "kept", "failed", "tools", "empty"]
 
 
-class _Whose(NamedTuple):
+class Whose(NamedTuple):
     """Labels of a replica's series."""
 
     model: str
@@ -59,12 +59,12 @@ class Watch:
         self.seen = 0
         """Samples so far, of all kinds: the number of the next one."""
         self.replicas: OrderedDict[str, Replica] = OrderedDict()
-        self.whose: dict[str, _Whose] = {}
+        self.whose: dict[str, Whose] = {}
         self._segments = tuple(each for each in segments if each in model.segments)
         self._markers = markers
-        self._results: Counter[tuple[_Whose, Result]] = Counter()
-        self._alarms: Counter[tuple[_Whose, str]] = Counter()
-        self._resets: Counter[tuple[_Whose, str]] = Counter()
+        self._results: Counter[tuple[Whose, Result]] = Counter()
+        self._alarms: Counter[tuple[Whose, str]] = Counter()
+        self._resets: Counter[tuple[Whose, str]] = Counter()
         self._said = -_SAY_AGAIN
         if missing := [name(each) for each in segments if each not in model.segments]:
             log.warning("drift.segments", without=", ".join(missing), cause="the baseline has no limits for them")
@@ -153,7 +153,7 @@ class Watch:
             if whose in shown:
                 collected.add("palegreen_drift_resets_total", times, *whose, namespace, pod, reason)
 
-    def admit(self, whose: tuple[str, str, str]) -> Replica:
+    def admit(self, whose: Whose) -> Replica:
         """A replica that is not known yet."""
         while len(self.replicas) >= REPLICAS:
             gone, _ = self.replicas.popitem(last=False)
@@ -162,15 +162,14 @@ class Watch:
                 for key in [key for key in counts if key[0] == labels]:
                     del counts[key]
             log.warning("drift.forgotten", replica=gone, cause=f"more than {REPLICAS} replicas")
-        labels = _Whose(*whose)
-        self.whose[labels.replica] = labels
-        found = self.replicas[labels.replica] = Replica(labels.replica, self.model, self._markers)
+        self.whose[whose.replica] = whose
+        found = self.replicas[whose.replica] = Replica(whose.replica, self.model, self._markers)
         return found
 
-    def _replica(self, sample: Sample) -> tuple[Replica, _Whose]:
+    def _replica(self, sample: Sample) -> tuple[Replica, Whose]:
         found = self.replicas.get(sample.replica)
         if found is None:
-            found = self.admit((sample.model, sample.endpoint, sample.replica))
+            found = self.admit(Whose(sample.model, sample.endpoint, sample.replica))
         else:
             self.replicas.move_to_end(sample.replica)
         return found, self.whose[sample.replica]
@@ -188,7 +187,7 @@ class Watch:
             segments=segments,
         )
 
-    def _told(self, replica: Replica, whose: _Whose, seen: Seen) -> list[Event]:
+    def _told(self, replica: Replica, whose: Whose, seen: Seen) -> list[Event]:
         events = replica.observe(seen)
         for turn, alarm, number, _ in events:
             if turn is Turn.RAISED:
