@@ -26,6 +26,8 @@ from palegreen.evaluators.detectors.mewma import State
 _BETS = np.array(BETS, np.float32)
 _REST = 1 - _BETS
 _SHARES = np.full(len(BETS), 1 / len(BETS), np.float32)
+_BACKGROUND = 50
+"""Evidence that is there while nothing is wrong, and some more: M is 16 after many samples that all pass."""
 _SLOW = 1
 """The bet of the cumulative sum: a slow one. What a fast one sees needs no search for its beginning."""
 
@@ -90,7 +92,8 @@ class Rows:
     def _inside(self, segments: tuple[str, ...]) -> _Inside:
         wanted = ("", *segments)
         which = np.array([at for at, row in enumerate(self.rows) if row.segment in wanted], np.intp)
-        return _Inside(which, self.of_stream[which], 1 / self.limits[:, which], self.caps[which])
+        inverse = np.float32(1) / self.limits[:, which]
+        return _Inside(which, self.of_stream[which], inverse, self.caps[which])
 
     def values(self, outcomes: Mapping[str, Outcome | None], scalars: Mapping[str, float]) -> NDArray[np.float32]:
         """Of one sample by stream, in [0, 1], high ones bad; NaN where a check says nothing."""
@@ -157,10 +160,10 @@ class Evidence:
             found[row.check] = max(found[row.check], each)
         return {check: ratio(each, self._rows.run_length) for check, each in found.items()}
 
-    def strongest(self, share: float) -> list[tuple[Row, int]]:
-        """The rows with the most evidence of their own, down to a share of log A, and since when they have it."""
+    def strongest(self) -> list[tuple[Row, int]]:
+        """The rows with the most evidence of their own, if it is any to speak of, and since when they have it."""
         order = np.argsort(-self._mean, kind="stable")
-        least = math.exp(share * math.log(self._rows.run_length))
+        least = max(math.sqrt(self._rows.run_length), _BACKGROUND)
         return [(self._rows.rows[at], int(self._since[at])) for at in order.tolist() if self._mean[at] >= least]
 
     def reset(self) -> None:

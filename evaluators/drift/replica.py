@@ -22,8 +22,6 @@ from palegreen.evaluators.drift.ring import Ring
 BYTES = 64 << 10
 """State of a replica at most."""
 _FIXED = 1024  # of latches, ratios and counts
-_SHARE = {"check": 0.5, "response": 0.25, "prompt": 0.5}
-"""Of log A: evidence of a check from which it is named in an alarm of a channel."""
 _NAMED = 5
 Markers = Callable[[str, float], list[str]]
 """Of a replica and a time: what changed there since, in a few words each."""
@@ -104,7 +102,7 @@ class Replica:
 
     def _explained(self, channel: Channel, seen: Seen) -> Alarm:
         samples = self._ring.samples()
-        carrying = self._evidence.strongest(_SHARE[channel])
+        carrying = self._evidence.strongest()
         top: Row | None = None
         if channel == "check":
             top, since = carrying[0]
