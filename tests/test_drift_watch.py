@@ -107,7 +107,10 @@ def test_answers_that_are_empty_alarm_though_no_baseline_has_any() -> None:
 
 def test_a_segment_in_which_alone_something_fails_is_named() -> None:
     given = traffic(600, 2)
-    cuts = [replace(each, finish_reason="length") if each.team == "acme" and at % 2 else each for at, each in enumerate(given)]
+    cuts = [
+        replace(each, finish_reason="length") if each.team == "acme" and at % 2 else each
+        for at, each in enumerate(given)
+    ]
     alarm = after_usual(cuts)["check"]
     assert (alarm.segment, alarm.checks) == ("tenant=acme", ("truncated",))
 
@@ -124,7 +127,9 @@ def test_replicas_are_apart_and_the_alarm_names_the_bad_one() -> None:
     watched = watch()
     events = feed(watched, [each for pair in zip(good, bad, strict=True) for each in pair])
     assert {alarm.replica for alarm in raised(events).values() if alarm.pages} == {"b"}
-    assert 'instance_id="b",namespace="prod",pod="chat-0",channel="check"} 1.0' in shown(watched)["palegreen_drift_alarm"]
+    assert (
+        'instance_id="b",namespace="prod",pod="chat-0",channel="check"} 1.0' in shown(watched)["palegreen_drift_alarm"]
+    )
 
 
 def replace_all(samples: Sequence[Sample], replica: str) -> list[Sample]:
@@ -292,7 +297,9 @@ def test_evidence_is_that_of_the_detectors_one_by_one() -> None:
     draw, evidence = np.random.default_rng(0), Evidence(rows)
     for number in range(300):
         failed, score = draw.random() < 0.03, 0.6 + 0.4 * float(draw.random())
-        values = rows.values({"truncated": Outcome(not failed), "length": Outcome(True, score)}, {"energy": 0.1 * score})
+        values = rows.values(
+            {"truncated": Outcome(not failed), "length": Outcome(True, score)}, {"energy": 0.1 * score}
+        )
         cluster = int(draw.integers(rows.clusters))
         ratio, _ = evidence.update(values, cluster, (), number)
         for (_, stream), detector in each.items():

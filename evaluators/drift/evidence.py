@@ -92,7 +92,7 @@ class Rows:
     def _inside(self, segments: tuple[str, ...]) -> _Inside:
         wanted = ("", *segments)
         which = np.array([at for at, row in enumerate(self.rows) if row.segment in wanted], np.intp)
-        inverse = np.float32(1) / self.limits[:, which]
+        inverse: NDArray[np.float32] = (1 / self.limits[:, which]).astype(np.float32)
         return _Inside(which, self.of_stream[which], inverse, self.caps[which])
 
     def values(self, outcomes: Mapping[str, Outcome | None], scalars: Mapping[str, float]) -> NDArray[np.float32]:

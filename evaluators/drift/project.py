@@ -42,15 +42,17 @@ def projected(model: Model, vectors: Sequence[VectorsOf]) -> Iterator[Row]:
     if not vectors:
         return
     seen = model.features.many(Rows.of(vectors))
+    # Of a cluster of which the calibration had no samples, as those without a prompt, nothing is known either.
+    clusters = np.where(seen.cluster < model.known, seen.cluster, -1)
     quantiles = model.manifest.quantiles
     scalars = {
         channel: bounded(seen.scalars[channel], quantiles[channel]).tolist()
         for channel in WATCHED
         if channel in quantiles
     }
-    responses = _packed(model, "response", seen.response, np.maximum(seen.cluster, 0))
+    responses = _packed(model, "response", seen.response, np.maximum(clusters, 0))
     prompts = _packed(model, "prompt", seen.prompt, np.zeros(len(vectors), np.intp))
-    for at, (cluster, asked) in enumerate(zip(seen.cluster.tolist(), seen.has_prompt.tolist(), strict=True)):
+    for at, (cluster, asked) in enumerate(zip(clusters.tolist(), seen.has_prompt.tolist(), strict=True)):
         usual = cluster >= 0
         yield Row(
             cluster,

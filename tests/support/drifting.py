@@ -1,12 +1,10 @@
-"""A baseline with detectors that were truly calibrated, and what the evaluator makes of samples, for tests of drift."""
+"""A baseline with detectors truly calibrated, and what the evaluator makes of samples."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
-
-from support.fitting import START, Embedder, recorded
 
 from palegreen.evaluators.baseline.fit import Detectors, Fitted, fit
 from palegreen.evaluators.baseline.prepare import embed, gather
@@ -24,13 +22,14 @@ from palegreen.evaluators.embed.parts import VectorsOf, vectors_of
 from palegreen.evaluators.redact.redactor import Redactor
 from palegreen.evaluators.sample import Sample
 from palegreen.evaluators.store.scored import Scored
+from support.fitting import START, Embedder, recorded
 
 SEGMENTS = (("tenant", "acme"), ("endpoint", "chat"), ("language", "fi"))
 _CHECKS = build({"language": {"enabled": False}})
 
 
 def traffic(n: int, seed: int, **fields: Any) -> list[Sample]:
-    """Samples as those of the baseline, at any time: every third is of the tenant acme, all are of the endpoint chat."""
+    """Samples as those of the baseline: every third is of the tenant acme, all are of the endpoint chat."""
     samples = recorded(n, seed=seed, endpoint="chat", **fields)
     for at, sample in enumerate(samples):
         sample.team = "acme" if at % 3 == 0 else "other"
