@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
-from palegreen.runtime.log import configure
-from palegreen.runtime.yamlfile import ConfigError
+from palegreen.cli.telling import bar, refusals
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -43,7 +38,10 @@ def baseline() -> None:
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="of all that is drawn by lot")
 @click.option(
-    "--config", type=_FOLDER, metavar="FILE", help="the evaluator's: its redaction, checks and embedder are used"
+    "--config",
+    type=_FOLDER,
+    metavar="FILE",
+    help="the evaluator's: its redaction, checks, segments and embedder are used",
 )
 def fit(
     samples: Path,
@@ -62,7 +60,7 @@ def fit(
     from palegreen.evaluators.baseline import command
     from palegreen.evaluators.baseline.registry import current, promote
 
-    with _refusals():
+    with refusals():
         made = command.fit(
             samples,
             out,
@@ -102,7 +100,7 @@ def show(folder: Path, as_json: bool) -> None:
     """Show a baseline, or the current one of a folder of baselines."""
     from palegreen.evaluators.baseline import manifest, render
 
-    with _refusals():
+    with refusals():
         shown = manifest.load(folder)
     click.echo(shown.model_dump_json(indent=2) if as_json else render.page(shown, time.time()))
 
@@ -116,7 +114,7 @@ def compare(first: Path, second: Path) -> None:
     from palegreen.evaluators.baseline.compare import compare as compared
     from palegreen.evaluators.baseline.registry import arrays_of
 
-    with _refusals():
+    with refusals():
         one, other = manifest.load(first), manifest.load(second)
         lines = compared(one, other, (arrays_of(first), arrays_of(second)))
     click.echo(f"{one.id} -> {other.id}")
@@ -129,40 +127,6 @@ def promote(folder: Path) -> None:
     """Make a baseline the current one of its folder. It leaves an audit line."""
     from palegreen.evaluators.baseline.registry import promote as promoted
 
-    with _refusals():
+    with refusals():
         before = promoted(folder)
     click.echo(f"{folder.resolve().name} is current" + (f", instead of {before}" if before else ""))
-
-
-@contextmanager
-def bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal, and a line there where the total is not known."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-    elif not total:
-        click.echo(f"{label} ...", err=True)
-        yield lambda _: None
-    else:
-        with click.progressbar(length=total, label=label, file=sys.stderr) as bar:
-            yield bar.update
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """What cannot be done is one line, and ends the command."""
-    from palegreen.evaluators.baseline.errors import BaselineError
-    from palegreen.evaluators.embed.embedder import EmbedderError
-    from palegreen.evaluators.store.audit import AuditError
-
-    configure("warning")
-    try:
-        yield
-    except (BaselineError, ConfigError, EmbedderError) as refused:
-        _refuse(str(refused), 2)
-    except AuditError as refused:
-        _refuse(str(refused), 1)
-
-
-def _refuse(line: str, status: int) -> NoReturn:
-    click.echo(f"palegreen: {line}", err=True)
-    sys.exit(status)

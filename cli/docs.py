@@ -11,9 +11,10 @@ from pydantic.fields import FieldInfo
 from palegreen.cli.options import EVALUATE, NODE, Options, shown
 from palegreen.evaluators.config import FIXED as EVALUATE_FIXED
 from palegreen.evaluators.config import Pattern, RedactionConfig
+from palegreen.evaluators.drift.config import DriftConfig
 from palegreen.evaluators.judge.config import JudgeConfig
-from palegreen.evaluators.probes.retrieval_config import HttpSearch, RetrievalConfig
 from palegreen.evaluators.probes.config import CanaryConfig
+from palegreen.evaluators.probes.retrieval_config import HttpSearch, RetrievalConfig
 from palegreen.exporter.config import FIXED as NODE_FIXED
 from palegreen.exporter.config import EngineConfig, ModelSize
 from palegreen.runtime.otlp.config import OtlpExportConfig
@@ -99,6 +100,12 @@ A pattern of `redaction.patterns`:
 | key | default | meaning |
 |---|---|---|
 {pattern}
+
+**drift** ([drift.md](drift.md))
+
+| key | default | meaning |
+|---|---|---|
+{drift}
 
 **retrieval**: a list of indexes ([retrieval.md](retrieval.md)); it is read once at the start
 
@@ -189,6 +196,7 @@ def render() -> str:
         search=_keys(HttpSearch),
         judge=_keys(JudgeConfig),
         canary=_keys(CanaryConfig),
+        drift=_keys(DriftConfig),
         otlp=_keys(OtlpExportConfig),
     )
 

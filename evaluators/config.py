@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from palegreen.evaluators.drift.config import DriftConfig
 from palegreen.evaluators.judge.config import JudgeConfig
 from palegreen.evaluators.probes.config import CanaryConfig
 from palegreen.evaluators.probes.retrieval_config import Retrievals
@@ -109,6 +110,7 @@ class EvaluateConfig(Section):
     )
     redaction: RedactionConfig = Field(RedactionConfig(), description="what is taken out of texts")
     checks: dict[str, dict[str, Any]] = Field({}, description="settings of checks, by name")
+    drift: DriftConfig = Field(DriftConfig(), description="how samples are compared with the baseline")
     canary: CanaryConfig | None = Field(None, description="questions that are put straight to the replica")
     otlp: OtlpExportConfig | None = Field(None, description="where results are sent by OTLP")
     retrieval: Retrievals = Field([], description="indexes whose recall is probed")
@@ -187,11 +189,11 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _LIVE = (
     "model", "embedder", "baseline", "projection", "revision", "store", "store_max_age", "store_max_size",
     "scorer_threads", "baseline_max_age", "baseline_candidates", "candidate_samples", "pod_template_hash",
-    "redaction", "checks", "canary", "retrieval", "judge", "otlp", "log_level",
+    "redaction", "checks", "drift", "canary", "retrieval", "judge", "otlp", "log_level",
 )  # fmt: skip
 FIXED = tuple(key for key in EvaluateConfig.model_fields if key not in _LIVE)
 # Sections of the file that are no flags.
-SECTIONS = ("redaction", "checks", "canary", "retrieval", "judge", "otlp")
+SECTIONS = ("redaction", "checks", "drift", "canary", "retrieval", "judge", "otlp")
 
 
 def load(path: Path | None, overrides: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> EvaluateConfig:

@@ -15,6 +15,7 @@ from palegreen.evaluators.checks.view import View
 from palegreen.evaluators.config import EvaluateConfig
 from palegreen.evaluators.deploy import stale
 from palegreen.evaluators.deploy.markers import Markers
+from palegreen.evaluators.drift.follow import Follower
 from palegreen.evaluators.embed.choose import embedder
 from palegreen.evaluators.embed.parts import VectorsOf, vectors_of
 from palegreen.evaluators.envelope import Envelope
@@ -22,13 +23,9 @@ from palegreen.evaluators.events import EvaluationEvents
 from palegreen.evaluators.judge.judge import Judge
 from palegreen.evaluators.ledger import Ledger, failed
 from palegreen.evaluators.redact.redactor import Redactor
-<<<<<<< HEAD
-from palegreen.evaluators.sample import CANARY, Feedback, Observation, Sample, Step
-=======
 from palegreen.evaluators.replicas.counts import Projections
 from palegreen.evaluators.replicas.projection import projection
-from palegreen.evaluators.sample import Feedback, Observation, Sample, Step
->>>>>>> h4
+from palegreen.evaluators.sample import CANARY, Feedback, Observation, Sample, Step
 from palegreen.evaluators.sessions import Sessions
 from palegreen.evaluators.store.scored import Scored
 from palegreen.evaluators.store.store import Store
@@ -85,6 +82,9 @@ class Pipeline:
         self._store = (
             Store(config.store_path, config.store_max_age, config.store_max_size) if config.store_path else None
         )
+        self._drift: Follower | None = None
+        if config.baseline is not None and self._baseline is not None and not self._mismatch:
+            self._drift = Follower.of(config, config.baseline, self._baseline, self._markers.near)
         self._events = EvaluationEvents(config.otlp, config.resource()) if config.otlp is not None else None
         self._judge = Judge(config.judge, (config.model, *config.common())) if config.judge is not None else None
         self._sessions = Sessions()
@@ -97,7 +97,11 @@ class Pipeline:
     @property
     def about(self) -> dict[str, str]:
         """What it works with, for the log and the status page."""
-        return {"embedder": self._embedder.name if self._embedder is not None else "none", "store": self._config.store}
+        return {
+            "embedder": self._embedder.name if self._embedder is not None else "none",
+            "store": self._config.store,
+            "baseline": self._drift.about if self._drift is not None else "none",
+        }
 
     def score(self, batch: Sequence[Envelope], breathe: Callable[[], None] = lambda: None) -> None:
         """Work off one batch; nothing is raised. `breathe` is called again and again meanwhile."""
@@ -127,7 +131,12 @@ class Pipeline:
             breathe()
             with self._ledger.stage("check"):
                 pairs = zip(some, vectors, strict=True)
-                scored = list(self._survivors(self._checked, pairs, breathe, of=lambda pair: pair[0]))
+                checked = list(self._survivors(self._checked, pairs, breathe, of=lambda pair: pair[0]))
+            scored = [each for each, _ in checked]
+            if self._drift is not None:
+                with self._ledger.stage("drift"):
+                    self._drift.follow(scored, [each for _, each in checked])
+            breathe()
             self._keep(scored)
 
     def _keep(self, scored: Sequence[Scored]) -> None:
@@ -138,10 +147,10 @@ class Pipeline:
             with self._ledger.stage("export"):
                 for each in scored:
                     self._events.emit(each.sample, {k: v for k, v in each.outcomes.items() if v is not None})
-
         if self._judge is not None:
             for each in scored:
-                self._judge.offer(each.sample, alarmed=False)
+                alarmed = self._drift is not None and self._drift.alarmed(each.sample.replica)
+                self._judge.offer(each.sample, alarmed=alarmed)
 
     def _keep_verdicts(self, judge: Judge) -> None:
         for verdict in judge.judged():
@@ -162,20 +171,19 @@ class Pipeline:
         if self._baseline is not None and self._config.baseline is not None:
             labels = (self._config.model, *self._config.common())
             manifest.show(now, self._baseline, self._config.baseline.resolve().name, bool(self._mismatch), labels)
-<<<<<<< HEAD
             about = stale.reasons(self._baseline, self._config.baseline_max_age, self._markers.deployed, self._mismatch)
             stale.show(now, about, labels)
-=======
         if self._projections is not None:
             self._projections.show(now)
         if self._config.revision:
             labels = (self._config.model, *self._config.common())
             now.add("palegreen_replica_revision_info", 1, *labels, self._config.revision)
->>>>>>> h4
         for kind, times in self._redactor.counts.items():
             now.add("palegreen_redactions_total", times, kind)
         for check, times in self._checks.errors.items():
             now.add("palegreen_check_errors_total", times, check)
+        if self._drift is not None:
+            self._drift.show(now)
         if self._store is not None:
             counts = self._store.counts()
             now.add("palegreen_store_bytes", counts.bytes)
@@ -195,6 +203,8 @@ class Pipeline:
         if self._judge is not None:
             self._judge.close()
             self._keep_verdicts(self._judge)
+        if self._drift is not None:
+            self._drift.close()
         if self._store is not None:
             self._store.close()
         if self._events is not None:
@@ -268,7 +278,7 @@ class Pipeline:
             self._say("embed", "scorer.not_embedded", samples=len(samples), cause=type(defect).__name__)
             return [{} for _ in samples]
 
-    def _checked(self, pair: tuple[Sample, VectorsOf]) -> Scored:
+    def _checked(self, pair: tuple[Sample, VectorsOf]) -> tuple[Scored, VectorsOf]:
         sample, vectors = pair
         self._markers.observe(sample)
         baseline = self._baseline.quantiles if self._baseline is not None and not self._mismatch else None
@@ -280,7 +290,7 @@ class Pipeline:
             and not self._projections.add(self._ledger.labels(sample), vectors)
         ):
             self._say("projection", "replicas.not_compared", cause="the embedder gave vectors that are not finite")
-        return scored
+        return scored, vectors
 
     def _projected(self, config: EvaluateConfig) -> Projections | None:
         found = projection(self._embedder, config.projection) if self._embedder is not None else None

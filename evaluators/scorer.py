@@ -103,7 +103,8 @@ def main() -> int:
     limit = max(line.config.scorer_memory_limit * _HEADROOM, _LEAST_HEADROOM)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
     trial = "--trial" in sys.argv  # of a configuration: whether it would be refused
-    config = line.config.model_copy(update={"store": "none", "otlp": None}) if trial else line.config
+    unkept = line.config.drift.model_copy(update={"state": "none"})
+    config = line.config.model_copy(update={"store": "none", "otlp": None, "drift": unkept}) if trial else line.config
     teller = Teller(line)
     try:
         pipeline = Pipeline(config, line.key, line.starting, teller.markers)

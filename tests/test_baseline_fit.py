@@ -166,8 +166,8 @@ def test_checks_are_counted_by_cluster_on_what_nothing_was_fitted_to() -> None:
     counts = said.checks["truncated"]
     assert sum(counts.judged) == said.split["whitening"] + said.split["calibration"]
     assert 0.05 < sum(counts.failures) / sum(counts.judged) < 0.18
-    assert len(counts.judged) == len(counts.limit) == said.geometry["clusters"]
-    assert counts.loss_limit == []
+    assert len(counts.judged) == len(said.normal.limit["truncated"]) == said.geometry["clusters"]
+    assert "truncated" not in said.normal.loss_limit
 
 
 def test_the_quantiles_of_words_let_the_check_of_length_speak() -> None:

@@ -41,8 +41,8 @@ def fit(
 ) -> Made:
     """Fit a baseline to the samples of `source` and write it into the folder `root`.
 
-    `config` is the evaluator's configuration, of which redaction, checks and embedder are taken. `since` leaves out
-    samples before that time, epoch seconds.
+    `config` is the evaluator's configuration, of which redaction, checks, segments and embedder are taken. `since`
+    leaves out samples before that time, epoch seconds.
 
     Raises:
         BaselineError, ConfigError, EmbedderError: it cannot be; one line.
@@ -66,6 +66,16 @@ def fit(
     run_length = declare(false_alarm_every, gathered.samples, replicas)
     prepared = embed(gathered, chosen, bar)
     detectors = Detectors(calibrate, limits)
-    made = fitted(prepared, chosen, checks, detectors, run_length, seed=seed, created=created, bar=bar)
+    made = fitted(
+        prepared,
+        chosen,
+        checks,
+        detectors,
+        run_length,
+        segments=settings.drift.segments.named(),
+        seed=seed,
+        created=created,
+        bar=bar,
+    )
     saved = save(root, made.manifest, made.arrays)
     return Made(saved.folder, saved.known, made.manifest.remarks)

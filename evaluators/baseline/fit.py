@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, NamedTuple, Protocol
@@ -20,6 +20,7 @@ from palegreen.evaluators.baseline.manifest import FORMAT, Manifest, Pinned
 from palegreen.evaluators.baseline.prepare import Prepared
 from palegreen.evaluators.baseline.progress import Bar
 from palegreen.evaluators.baseline.runlength import RunLength
+from palegreen.evaluators.baseline.segments import Named
 from palegreen.evaluators.baseline.split import Thirds, thirds
 from palegreen.evaluators.checks.registry import Checks
 from palegreen.evaluators.checks.view import View
@@ -76,11 +77,12 @@ def fit(
     detectors: Detectors,
     run_length: RunLength,
     *,
+    segments: Sequence[Named] = (),
     seed: int,
     created: float,
     bar: Bar,
 ) -> Fitted:
-    """Fit a baseline.
+    """Fit a baseline. `segments` are the parts of the traffic that are to be watched by themselves too.
 
     Raises:
         BaselineError: the responses do not differ, or the calibration refuses them.
@@ -96,8 +98,8 @@ def fit(
         done(1)
     quantiles = _quantiles(prepared, projected, parts)
     with bar("checking", len(samples) - len(parts.regression)) as done:
-        counts, languages = count(
-            prepared, projected.cluster, features.clusters, parts, checks, quantiles, detectors.limits, done
+        counted = count(
+            prepared, projected, features.clusters, parts, checks, quantiles, segments, detectors.limits, done
         )
     about = {}
     for channel in ("response", "prompt"):
@@ -117,7 +119,7 @@ def fit(
         since=min(times) if timed else None,
         until=max(times) if timed else None,
         models=dict(Counter(sample.model for sample in samples)),
-        languages=languages,
+        languages=counted.languages,
         seed=seed,
         created=created,
         run_length=run_length,
@@ -130,8 +132,10 @@ def fit(
         },
         calibration=about,
         quantiles=quantiles,
-        checks=counts,
-        remarks=remarks.on(samples, languages, features),
+        checks=counted.checks,
+        normal=counted.normal,
+        segments=counted.segments,
+        remarks=remarks.on(samples, counted.languages, features),
     )
     return Fitted(manifest, arrays)
 

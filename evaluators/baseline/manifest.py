@@ -35,8 +35,7 @@ class Pinned(Section):
 class Counts(Section):
     """What a check said in the baseline, by cluster of prompts; the last cluster is of samples without a prompt.
 
-    `judged` passed or failed, `failures` of them failed; `scored` have a score. `limit` is what the rate of failures
-    may be, `loss_limit` what the mean of one minus the score may be; each is empty where there is nothing of the kind.
+    `judged` passed or failed, `failures` of them failed; `scored` have a score.
     """
 
     judged: list[int]
@@ -44,8 +43,18 @@ class Counts(Section):
     scored: list[int]
     score_mean: list[float]
     score_variance: list[float]
-    limit: list[float]
-    loss_limit: list[float]
+
+
+class Normal(Section):
+    """What may be in one part of the traffic, for each check a value by cluster of prompts.
+
+    `limit` is what the rate of failures may be, `loss_limit` what the mean of one minus the score may be. Scalar
+    channels are among the latter, see `scalars`.
+    """
+
+    samples: int = 0
+    limit: dict[str, list[float]] = Field({})
+    loss_limit: dict[str, list[float]] = Field({})
 
 
 class Manifest(Section):
@@ -73,6 +82,8 @@ class Manifest(Section):
     calibration: dict[str, dict[str, Any]] = Field({}, description="by channel: threshold, curve, how extrapolated")
     quantiles: dict[str, dict[str, float]] = Field({})
     checks: dict[str, Counts] = Field({}, description="by check, over the whitening and calibration thirds")
+    normal: Normal = Field(Normal(), description="limits of the e-detectors over all samples")
+    segments: dict[str, Normal] = Field({}, description="the same by segment, of those with samples enough")
     remarks: list[str] = Field([], description="what a person should know of it")
     arrays: str = Field("", description="sha256 of arrays.npz")
 

@@ -38,13 +38,16 @@ class Prepared(Gathered):
 def left_out(sample: Sample) -> str:
     """Why a sample is no part of any statistic of drift; empty if it is one.
 
-    `kept`: kept for a reason, so no fair share; `failed`: the request did; `empty`: no text was answered.
+    `kept`: kept for a reason, so no fair share; `failed`: the request did; `tools`: tool calls alone;
+    `empty`: nothing was answered.
     """
     if sample.sampled == "kept":
         return "kept"
     if sample.error or sample.ended == "error" or (sample.status or 0) >= 400:
         return "failed"
-    return "" if sample.response.strip() else "empty"
+    if sample.response.strip():
+        return ""
+    return "tools" if sample.tool_calls else "empty"
 
 
 def gather(samples: Iterable[Sample], redactor: Redactor, bar: Bar) -> Gathered:

@@ -24,10 +24,10 @@ from palegreen.evaluators.detectors.mewma import State
 BETS = (0.02, 0.08, 0.3, 0.8)
 """l m: the alternatives, for a check the share of the way from m to 1."""
 
-_CAP = 100.0
+CAP = 100.0
 """Evidence over its threshold at most, so that an alarm ends soon after its cause."""
 
-_HOPELESS = 0.98
+HOPELESS = 0.98
 """A limit so near to one cannot be exceeded: the cluster says nothing."""
 
 
@@ -44,10 +44,10 @@ class EDetector:
             raise ValueError("a limit is not above 0 and at most 1")
         # The factor is start + slope x.
         self._factors = [
-            [(1 - bet, bet / limit) for bet in BETS] if limit < _HOPELESS else None for limit in map(float, limits)
+            [(1 - bet, bet / limit) for bet in BETS] if limit < HOPELESS else None for limit in map(float, limits)
         ]
         self._run_length = run_length
-        self._most = _CAP * run_length
+        self._most = CAP * run_length
         self._evidence = [0.0] * len(BETS)
 
     @property
