@@ -186,9 +186,9 @@ def run_lengths(
 ) -> NDArray[Any]:
     """Of 40 streams drawn from fresh vectors, cut at six times the declared run length."""
     fitted, streams = calibrated.conditional, 40
-    indicators = np.eye(len(fitted.scale))[clusters]
-    rows = np.concatenate([(vectors - fitted.centre[clusters]) / fitted.scale[clusters], indicators], axis=1)
-    averages = Averages(calibrated.plan, fitted.doubt, fitted.common, streams)
+    behind = fitted.doubt.reshape(len(fitted.doubt), -1)[clusters]
+    rows = np.concatenate([(vectors - fitted.centre[clusters]) / fitted.scale[clusters], behind], axis=1)
+    averages = Averages(calibrated.plan, fitted.doubt, streams)
     first = np.full(streams, int(6 * calibrated.run_length))
     for at in range(first[0]):
         picked = averages.push(rows[draw.integers(len(rows), size=streams)])
