@@ -299,6 +299,7 @@ def test_a_baseline_that_says_nothing_is_refused_in_words(vectors: NDArray[Any],
 def test_clusters_are_centred_and_scaled_as_far_as_they_truly_differ() -> None:
     draw = np.random.default_rng(16)
     vectors, clusters = kinds_of_questions(draw, 4_000, OWN)
+    vectors -= vectors.mean(axis=0)
     fitted = Conditional.fit(vectors, clusters, 4, [slice(0, 16), slice(16, DIMENSIONS)], 4_000)
     scaled = (vectors - fitted.centre[clusters]) / fitted.scale[clusters]
     for cluster in range(4):

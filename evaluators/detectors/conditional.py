@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_PRIOR = 10.0
+_PRIOR = 1.0
 """Samples that the common spread counts for, beside those of the cluster."""
 
 
