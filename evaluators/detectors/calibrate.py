@@ -1,12 +1,10 @@
 """The threshold of the MEWMA for a declared average run length to false alarm, from a baseline's own samples.
 
 Streams in which nothing is wrong are drawn from the calibration third by the stationary bootstrap (Politis, Romano,
-JASA 89, 1994): runs of successive samples, since neighbours are alike. Each stream gets a baseline of its own, drawn in
-the same way and fitted in the same way, so that the threshold covers what a finite baseline gets wrong: its mean was
-whitened with `n_whitening` samples, hence an offset N(0, Sigma / n_whitening), and centres and scales of clusters are
-fitted with as many samples as the true ones. In half of the streams the mix of clusters is another one, drawn at
-random. The threshold is the larger of the one that gives the declared run length with the baseline's own mix and the
-one that gives three quarters of it with other mixes.
+JASA 89, 1994): runs of successive samples, since neighbours are alike. A finite baseline knows the means and spreads of
+clusters only so well, so each stream has a truth of its own, drawn around the baseline by its `doubt`. In half of the
+streams the mix of clusters is another one, drawn at random. The threshold is the larger of the two that give the
+declared run length with the baseline's own mix and with other mixes.
 
 A run length longer than the simulation can show is extrapolated: its logarithm is linear in the threshold.
 """
@@ -27,12 +25,11 @@ HORIZON = 20_000
 """Longest simulated stream, in samples."""
 
 _WORK = 3_200_000  # samples simulated in all
-_STREAMS = (240, 800)  # at least, at most
+_STREAMS = (240, 480)  # at least, at most
 _HORIZONS = 6  # length of a simulated stream over the run length
-_SHORTEST = 3_000
+_SHORTEST = 1_500
 _PILOT = 1_500  # samples from which Q is brought to one scale
 _FIRST = 32  # samples: shorter run lengths are not asked for
-_OTHER_MIX = 0.75  # of the declared run length
 _GRID = 120
 
 
@@ -73,7 +70,7 @@ def calibrate(
     own, other = Curve.of(peaks[:, :streams]), Curve.of(peaks[:, streams:])
     threshold, how = own.threshold(run_length)
     if count > 1:
-        threshold = max(threshold, other.threshold(_OTHER_MIX * run_length)[0])
+        threshold = max(threshold, other.threshold(run_length)[0])
     return Calibration(
         plan=plan,
         conditional=fitted,
