@@ -6,8 +6,9 @@ each cluster is centred on its own mean, and each block of dimensions in it is s
 
 The means of clusters have one normal prior, whose variance comes from how much clusters differ at all (empirical Bayes:
 Efron, Morris, "Data analysis using Stein's estimator and its generalizations", JASA 70, 1975). Their posterior mean is
-the centre; their posterior covariance is the doubt that remains, and the detector adds it to the variance of its
-averages.
+the centre; their posterior covariance is the doubt that remains. A cluster is itself a mix of questions, which may
+change as that of clusters may: part of the variance between clusters is doubted for that. The detector adds the doubt
+to the variance of its averages.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+_WITHIN = 0.5
+"""Variance by which the mean of a cluster moves if its own mix of questions does, over that between clusters."""
 
 _PRIOR = 1.0
 """Samples that the common spread counts for, beside those of the cluster."""
@@ -67,5 +71,6 @@ class Conditional(NamedTuple):
             precision += n_whitening * share * share.T / (pooled[at] + between[at])
             covariance = np.linalg.inv(precision)
             centre[:, block] = covariance @ (told[:, None] * means[:, block])
+            covariance += np.eye(count) * _WITHIN * between[at] * (count > 1)
             doubt[:, at] = np.linalg.cholesky(covariance) / np.sqrt(variance[:, at, None])
         return cls(centre, np.repeat(np.sqrt(variance), sizes, axis=1), doubt, np.sqrt(relative / known))
