@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from palegreen.cli.telling import bar, refusals
+from palegreen.cli.telling import ENGINE, bar, refusals
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -37,6 +37,7 @@ def baseline() -> None:
 @click.option(
     "--config", type=_FOLDER, metavar="FILE", help="the evaluator's: its redaction, checks and embedder are used"
 )
+@ENGINE
 def fit(
     samples: Path,
     out: Path,
@@ -45,6 +46,7 @@ def fit(
     embedder: str | None,
     seed: int,
     config: Path | None,
+    engine: str,
 ) -> None:
     """Fit a baseline to recorded samples: JSON lines, Parquet (a file or a folder), or the evaluator's store.
 
@@ -62,6 +64,7 @@ def fit(
             embedder_name=embedder,
             seed=seed,
             config=config,
+            on=engine,
             created=time.time(),
             bar=bar,
         )

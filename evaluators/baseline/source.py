@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,31 +24,52 @@ def samples(path: Path) -> Iterator[Sample]:
         BaselineError: the place cannot be read, or a record is not valid, named as `FILE:LINE`; or the records were
             scored by more than one embedder.
     """
-    seen: dict[str, str] = {}
+    one = OneEmbedder()
     try:
         for where, record in _records(path):
             sample = jsonl.of_record(record, where)
-            digest = record.get("embedder")
-            if isinstance(digest, str) and digest:
-                seen.setdefault(digest, where)
-                if len(seen) > 1:
-                    (one, first), (other, second) = seen.items()
-                    raise BaselineError(
-                        f"{second}: scored by the embedder {other[:12]}, {first} by {one[:12]}; "
-                        "allowed: samples of one embedder, see samples export --since"
-                    )
+            if digest := embedder_of(record):
+                one.saw(digest, where)
             yield sample
     except WireError as refused:
         raise BaselineError(str(refused)) from None
 
 
+class OneEmbedder:
+    """Refuses records that were scored by several embedders: what is kept of their scores is not of one geometry."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, str] = {}
+
+    def saw(self, digest: str, where: str) -> None:
+        """A record of that place was scored by it. Raises BaselineError if another one was by another."""
+        self._seen.setdefault(digest, where)
+        if len(self._seen) > 1:
+            (one, first), (other, second) = self._seen.items()
+            raise BaselineError(
+                f"{second}: scored by the embedder {other[:12]}, {first} by {one[:12]}; "
+                "allowed: samples of one embedder, see samples export --since"
+            )
+
+
+def embedder_of(record: dict[str, Any]) -> str:
+    """The digest of the embedder by which a record was scored, empty if it does not say."""
+    digest = record.get("embedder")
+    return digest if isinstance(digest, str) else ""
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether the place is a Parquet file, or a folder as of such. Raises BaselineError if it cannot be read."""
+    with _readable(path):
+        return path.is_dir() or _beginning(path).startswith(_PARQUET)
+
+
 def _records(path: Path) -> Iterator[tuple[str, Any]]:
     """Each record with its place."""
-    try:
-        magic = b"" if path.is_dir() else _beginning(path)
-        if path.is_dir() or magic.startswith(_PARQUET):
+    with _readable(path):
+        if is_parquet(path):
             yield from _parquet(path)
-        elif magic == _SQLITE:
+        elif _beginning(path) == _SQLITE:
             yield from _store(path)
         else:
             with path.open("rb") as file:
@@ -55,6 +77,12 @@ def _records(path: Path) -> Iterator[tuple[str, Any]]:
                     if line.strip():
                         where = f"{path}:{number}"
                         yield where, loads(line, where)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as refused:
         raise BaselineError(
             f"{path}: cannot be read: {refused.strerror}; allowed: JSON lines, Parquet, or a store"
