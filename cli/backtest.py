@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from palegreen.cli.telling import bar, refusals
+from palegreen.cli.telling import ENGINE, bar, refusals
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -23,7 +23,8 @@ _FOLDER = click.Path(path_type=Path)
     metavar="FILE",
     help="the evaluator's: its redaction, checks, segments and embedder are used [default: the baseline's embedder]",
 )
-def backtest(samples: Path, baseline: Path, as_json: bool, html: Path | None, config: Path | None) -> None:
+@ENGINE
+def backtest(samples: Path, baseline: Path, as_json: bool, html: Path | None, config: Path | None, engine: str) -> None:
     """Replay recorded samples through the evaluator's own detectors, in the order of the file.
 
     SAMPLES are JSON lines, Parquet (a file or a folder), or the evaluator's store.
@@ -34,7 +35,7 @@ def backtest(samples: Path, baseline: Path, as_json: bool, html: Path | None, co
     from palegreen.evaluators.drift.render import lines
 
     with refusals("error"):
-        replayed = replay(baseline, samples, config, bar)
+        replayed = replay(baseline, samples, config, bar, engine)
         if html is not None:
             try:
                 html.write_text(page(replayed), encoding="utf-8")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from palegreen.cli.telling import bar, refusals
+from palegreen.cli.telling import ENGINE, bar, refusals
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -43,6 +43,7 @@ def baseline() -> None:
     metavar="FILE",
     help="the evaluator's: its redaction, checks, segments and embedder are used",
 )
+@ENGINE
 def fit(
     samples: Path,
     out: Path,
@@ -52,6 +53,7 @@ def fit(
     since: str | None,
     seed: int,
     config: Path | None,
+    engine: str,
 ) -> None:
     """Fit a baseline to recorded samples: JSON lines, Parquet (a file or a folder), or the evaluator's store.
 
@@ -69,6 +71,7 @@ def fit(
             embedder_name=embedder,
             seed=seed,
             config=config,
+            on=engine,
             created=time.time(),
             bar=bar,
             since=_moment(since) if since is not None else None,

@@ -1,4 +1,4 @@
-"""How offline commands tell how far they are, and what they refuse."""
+"""What offline commands have in common: where they work, how they tell how far they are, what they refuse."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ import click
 
 from palegreen.runtime.log import Level, configure
 from palegreen.runtime.yamlfile import ConfigError
+
+ENGINE = click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="where redaction and embedding are done: here, or on Ray, of Parquet [RAY_ADDRESS: the cluster]",
+)
 
 
 @contextmanager

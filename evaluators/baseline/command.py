@@ -5,16 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from palegreen.evaluators.baseline.engine import engine
 from palegreen.evaluators.baseline.errors import BaselineError
 from palegreen.evaluators.baseline.prepare import embed, gather
 from palegreen.evaluators.baseline.progress import Bar
 from palegreen.evaluators.baseline.registry import save
 from palegreen.evaluators.baseline.runlength import declare
-from palegreen.evaluators.baseline.source import samples
 from palegreen.evaluators.checks.registry import build
 from palegreen.evaluators.config import EvaluateConfig
 from palegreen.evaluators.embed.choose import embedder
-from palegreen.evaluators.redact.redactor import Redactor
 from palegreen.runtime.yamlfile import Document
 
 
@@ -35,14 +34,15 @@ def fit(
     embedder_name: str | None,
     seed: int,
     config: Path | None,
+    on: str,
     created: float,
     bar: Bar,
     since: float | None = None,
 ) -> Made:
     """Fit a baseline to the samples of `source` and write it into the folder `root`.
 
-    `config` is the evaluator's configuration, of which redaction, checks, segments and embedder are taken. `since`
-    leaves out samples before that time, epoch seconds.
+    `config` is the evaluator's configuration, of which redaction, checks, segments and embedder are taken. `on` is the
+    engine, `local` or `ray`. `since` leaves out samples before that time, epoch seconds.
 
     Raises:
         BaselineError, ConfigError, EmbedderError: it cannot be; one line.
@@ -62,9 +62,10 @@ def fit(
     if chosen is None:
         raise BaselineError("a baseline needs an embedder; allowed: minilm, static, sentence-transformers:MODEL")
     checks = build(settings.checks)
-    gathered = gather(samples(source, since), Redactor(settings.redaction), bar)
-    run_length = declare(false_alarm_every, gathered.samples, replicas)
-    prepared = embed(gathered, chosen, bar)
+    with engine(on, chosen, settings) as working:
+        gathered = gather(working.redacted(source, since), bar)
+        run_length = declare(false_alarm_every, gathered.samples, replicas)
+        prepared = embed(gathered, working, bar)
     detectors = Detectors(calibrate, limits)
     made = fitted(
         prepared,

@@ -6,17 +6,15 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from palegreen.evaluators.baseline.engine import Engine
 from palegreen.evaluators.baseline.errors import BaselineError
 from palegreen.evaluators.baseline.features import Rows
 from palegreen.evaluators.baseline.progress import Bar
-from palegreen.evaluators.embed.embedder import Embedder
-from palegreen.evaluators.embed.parts import VectorsOf, vectors_of
-from palegreen.evaluators.redact.redactor import Redactor
+from palegreen.evaluators.embed.parts import VectorsOf
 from palegreen.evaluators.sample import Sample
 
 NEEDED = 600
 """Samples that a baseline is made of at least: below, its own error is what alarms."""
-_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +48,8 @@ def left_out(sample: Sample) -> str:
     return "tools" if sample.tool_calls else "empty"
 
 
-def gather(samples: Iterable[Sample], redactor: Redactor, bar: Bar) -> Gathered:
-    """Read and redact.
+def gather(samples: Iterable[Sample], bar: Bar) -> Gathered:
+    """Take redacted samples as they are read.
 
     Raises:
         BaselineError: fewer than NEEDED samples count, or all responses are one text.
@@ -64,24 +62,23 @@ def gather(samples: Iterable[Sample], redactor: Redactor, bar: Bar) -> Gathered:
             if reason:
                 reasons[reason] += 1
             else:
-                used.append(redactor.sample(sample))
+                used.append(sample)
             done(1)
     _enough(used, reasons)
     return Gathered(used, dict(reasons))
 
 
-def embed(gathered: Gathered, embedder: Embedder, bar: Bar) -> Prepared:
+def embed(gathered: Gathered, engine: Engine, bar: Bar) -> Prepared:
     """Embed what was gathered. Raises BaselineError where an embedding is not finite."""
     samples, vectors = gathered.samples, list[VectorsOf]()
-    with bar(f"embedding ({embedder.name})", len(samples)) as done:
-        for at in range(0, len(samples), _BATCH):
-            batch = samples[at : at + _BATCH]
-            vectors += vectors_of(embedder, batch)
+    with bar(f"embedding ({engine.embedder.name})", len(samples)) as done:
+        for batch in engine.embedded(samples):
+            vectors += batch
             done(len(batch))
     try:
         return Prepared(samples, gathered.left_out, vectors, Rows.of(vectors))
     except ValueError as refused:
-        raise BaselineError(f"{refused}; allowed: numbers; the embedder is {embedder.name}") from None
+        raise BaselineError(f"{refused}; allowed: numbers; the embedder is {engine.embedder.name}") from None
 
 
 def _enough(used: list[Sample], reasons: Counter[str]) -> None:

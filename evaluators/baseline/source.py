@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +16,11 @@ from palegreen.evaluators.wire import jsonl
 from palegreen.evaluators.wire.errors import WireError
 from palegreen.evaluators.wire.jsontext import loads
 
-_SQLITE, _PARQUET = b"SQLite format 3\0", b"PAR1"
+_SQLITE, _PARQUET, _GZIP = b"SQLite format 3\0", b"PAR1", b"\x1f\x8b"
 
 
 def samples(path: Path, since: float | None = None) -> Iterator[Sample]:
-    """The samples of a file of JSON lines, of a Parquet file or folder of them, or of a store, in their order.
+    """The samples of a file of JSON lines (plain or gzip), of a Parquet file or folder of them, or of a store, in their order.
 
     `since` leaves out those before that time, epoch seconds, and those that have none; in a store all have one.
 
@@ -25,44 +28,70 @@ def samples(path: Path, since: float | None = None) -> Iterator[Sample]:
         BaselineError: the place cannot be read, or a record is not valid, named as `FILE:LINE`; or the records were
             scored by more than one embedder.
     """
-    seen: dict[str, str] = {}
+    one = OneEmbedder()
     try:
         for where, record in _records(path, since):
             sample = jsonl.of_record(record, where)
             if since is not None and sample.time < since:
                 continue
-            digest = record.get("embedder")
-            if isinstance(digest, str) and digest:
-                seen.setdefault(digest, where)
-                if len(seen) > 1:
-                    (one, first), (other, second) = seen.items()
-                    raise BaselineError(
-                        f"{second}: scored by the embedder {other[:12]}, {first} by {one[:12]}; "
-                        "allowed: samples of one embedder, see samples export --since"
-                    )
+            if digest := embedder_of(record):
+                one.saw(digest, where)
             yield sample
     except WireError as refused:
         raise BaselineError(str(refused)) from None
 
 
+class OneEmbedder:
+    """Refuses records that were scored by several embedders: what is kept of their scores is not of one geometry."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, str] = {}
+
+    def saw(self, digest: str, where: str) -> None:
+        """A record of that place was scored by it. Raises BaselineError if another one was by another."""
+        self._seen.setdefault(digest, where)
+        if len(self._seen) > 1:
+            (one, first), (other, second) = self._seen.items()
+            raise BaselineError(
+                f"{second}: scored by the embedder {other[:12]}, {first} by {one[:12]}; "
+                "allowed: samples of one embedder, see samples export --since"
+            )
+
+
+def embedder_of(record: dict[str, Any]) -> str:
+    """The digest of the embedder by which a record was scored, empty if it does not say."""
+    digest = record.get("embedder")
+    return digest if isinstance(digest, str) else ""
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether the place is a Parquet file, or a folder as of such. Raises BaselineError if it cannot be read."""
+    with _readable(path):
+        return path.is_dir() or _beginning(path).startswith(_PARQUET)
+
+
 def _records(path: Path, since: float | None) -> Iterator[tuple[str, Any]]:
     """Each record with its place."""
-    try:
-        magic = b"" if path.is_dir() else _beginning(path)
-        if path.is_dir() or magic.startswith(_PARQUET):
+    with _readable(path):
+        if is_parquet(path):
             yield from _parquet(path)
-        elif magic == _SQLITE:
+        elif _beginning(path) == _SQLITE:
             yield from _store(path, since)
         else:
-            with path.open("rb") as file:
+            with gzip.open(path) if _beginning(path).startswith(_GZIP) else path.open("rb") as file:
                 for number, line in enumerate(file, 1):
                     if line.strip():
                         where = f"{path}:{number}"
                         yield where, loads(line, where)
-    except OSError as refused:
-        raise BaselineError(
-            f"{path}: cannot be read: {refused.strerror}; allowed: JSON lines, Parquet, or a store"
-        ) from None
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, EOFError, zlib.error) as refused:
+        cause = getattr(refused, "strerror", None) or refused
+        raise BaselineError(f"{path}: cannot be read: {cause}; allowed: JSON lines, Parquet, or a store") from None
 
 
 def _beginning(path: Path) -> bytes:

@@ -6,6 +6,7 @@ The file's order is the order of time, whatever the samples say: that is what th
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palegreen.evaluators.baseline import manifest
+from palegreen.evaluators.baseline.engine import engine
 from palegreen.evaluators.baseline.errors import BaselineError
 from palegreen.evaluators.baseline.progress import Bar
-from palegreen.evaluators.baseline.source import samples
 from palegreen.evaluators.checks.registry import build
 from palegreen.evaluators.checks.view import View
 from palegreen.evaluators.config import EvaluateConfig
@@ -24,13 +25,10 @@ from palegreen.evaluators.drift.alarm import CHANNELS, Alarm
 from palegreen.evaluators.drift.model import Model
 from palegreen.evaluators.drift.watch import Result, Watch
 from palegreen.evaluators.embed.choose import embedder
-from palegreen.evaluators.embed.parts import VectorsOf, vectors_of
-from palegreen.evaluators.redact.redactor import Redactor
+from palegreen.evaluators.embed.parts import VectorsOf
 from palegreen.evaluators.sample import Sample
 from palegreen.evaluators.store.scored import Scored
 from palegreen.runtime.yamlfile import ConfigError, Document
-
-_BATCH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +96,11 @@ class Replay:
         }
 
 
-def replay(folder: Path, source: Path, config: Path | None, bar: Bar) -> Replay:
+def replay(folder: Path, source: Path, config: Path | None, bar: Bar, on: str = "local") -> Replay:
     """Replay the samples of `source` against the baseline of `folder`.
 
     `config` is the evaluator's configuration, of which redaction, checks, segments and embedder are taken; without one
-    the embedder is the baseline's.
+    the embedder is the baseline's. `on` is the engine, `local` or `ray`.
 
     Raises:
         BaselineError, ConfigError, EmbedderError: it cannot be; one line.
@@ -117,25 +115,24 @@ def replay(folder: Path, source: Path, config: Path | None, bar: Bar) -> Replay:
     found = embedder(chosen, settings.scorer_threads)
     if found is None or (problem := manifest.mismatch(of, found)):
         raise BaselineError(problem if found is not None else "a backtest needs the baseline's embedder, not none")
-    checks, redactor = build(settings.checks), Redactor(settings.redaction)
+    checks = build(settings.checks)
     watch = Watch(model, settings.drift.segments.named())
-    with bar("reading", 0) as done:
-        recorded = []
-        for sample in samples(source):
-            recorded.append(sample)
-            done(1)
-    if not recorded:
-        raise BaselineError(f"{source}: holds no samples; allowed: one or more")
-    ratios = np.full((len(recorded), len(CHANNELS)), np.nan, np.float32)
-    raised: dict[int, Raised] = {}
-    up: dict[tuple[str, str], int] = {}
-    with bar("replaying", len(recorded)) as done:
-        for at in range(0, len(recorded), _BATCH):
-            batch = [redactor.sample(sample) for sample in recorded[at : at + _BATCH]]
-            for sample, vectors in zip(batch, vectors_of(found, batch), strict=True):
-                _finite(watch.seen, sample, vectors, source)
+    with engine(on, found, settings) as working:
+        with bar("reading and redacting", 0) as done:
+            recorded = []
+            for sample in working.redacted(source):
+                recorded.append(sample)
+                done(1)
+        if not recorded:
+            raise BaselineError(f"{source}: holds no samples; allowed: one or more")
+        ratios = np.full((len(recorded), len(CHANNELS)), np.nan, np.float32)
+        raised: dict[int, Raised] = {}
+        up: dict[tuple[str, str], int] = {}
+        with bar("replaying", len(recorded)) as done:
+            for number, vectors in enumerate(chain.from_iterable(working.embedded(recorded))):
+                sample = recorded[number]
+                _finite(number, sample, vectors, source)
                 outcomes = checks.run(View(sample, vectors, of.quantiles))
-                number = watch.seen
                 for turn, alarm, _, _ in watch.observe([Scored(sample, outcomes)], [vectors]):
                     whose = (alarm.channel, alarm.replica)
                     if turn is Turn.RAISED:
@@ -144,7 +141,7 @@ def replay(folder: Path, source: Path, config: Path | None, bar: Bar) -> Replay:
                     else:
                         raised[up.pop(whose)] = Raised(alarm, number)
                 ratios[number] = _highest(watch)
-            done(len(batch))
+                done(1)
     times = [sample.time for sample in recorded if sample.time]
     replayed = Replay(
         baseline=of,
@@ -158,7 +155,7 @@ def replay(folder: Path, source: Path, config: Path | None, bar: Bar) -> Replay:
     )
     for name in {name for each in replayed.alarms for name in each.alarm.moved}:
         if (place := _number(name, recorded)) is not None:
-            replayed.texts[name] = redactor.sample(recorded[place])
+            replayed.texts[name] = recorded[place]
     return replayed
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palegreen.evaluators.embed.embedder import Embedder, Vectors
-from palegreen.evaluators.sample import Sample
+from palegreen.evaluators.sample import Message, Sample
 
 CONTEXTS = 4
 """Passages of a sample that are embedded."""
@@ -31,6 +31,12 @@ def vectors_of(embedder: Embedder, samples: Sequence[Sample]) -> list[VectorsOf]
         places.append(place)
     rows = embedder.embed(texts)
     return [{part: _mean(rows[where]) for part, where in place.items()} for place in places]
+
+
+def embedded_parts(sample: Sample) -> Sample:
+    """A sample of nothing but what is embedded of it, for a worker elsewhere."""
+    asked = Message(role="user", content=sample.prompt)
+    return Sample(sample.response, messages=[asked], contexts=sample.contexts[:CONTEXTS])
 
 
 def _mean(rows: Vectors) -> NDArray[np.float32]:

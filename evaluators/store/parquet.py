@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -80,19 +80,49 @@ class ParquetError(Exception):
 
 
 def read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The records of a file or of a folder of files, each with its place, `FILE:row N`; what is unknown is left out.
+    """The records of a file or of a folder of files, each with its place, see `pieces` and `records`."""
+    for piece in pieces(path):
+        yield from records(piece)
+
+
+class Piece(NamedTuple):
+    """A row group of a file, and how many rows of the file come before it. Another machine can read it."""
+
+    fragment: ds.ParquetFileFragment
+    before: int
+
+
+def pieces(path: Path) -> list[Piece]:
+    """What a file or a folder of files consists of, in the order of reading. Raises ParquetError."""
+    found = []
+    with _parquet(str(path)):
+        dataset = ds.dataset(path, format="parquet", partitioning=_FOLDERS)
+        for file in sorted(dataset.get_fragments(), key=lambda file: file.path):
+            before = 0
+            for fragment in file.split_by_row_group():
+                found.append(Piece(fragment, before))
+                before += sum(group.num_rows for group in fragment.row_groups)
+    return found
+
+
+def records(piece: Piece) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The records of a piece, each with its place, `FILE:row N`; what is unknown is left out.
 
     A model that only the folder's name tells (`model=NAME`) is part of the record. Raises ParquetError.
     """
+    fragment, row = piece
+    with _parquet(fragment.path):
+        model = ds.get_partition_keys(fragment.partition_expression).get("model")
+        for batch in fragment.to_batches(batch_size=1024):
+            for columns in batch.to_pylist():
+                row += 1
+                yield f"{fragment.path}:row {row}", _record({**columns, "model": columns.get("model") or model})
+
+
+@contextmanager
+def _parquet(path: str) -> Iterator[None]:
     try:
-        dataset = ds.dataset(path, format="parquet", partitioning=_FOLDERS)
-        for fragment in sorted(dataset.get_fragments(), key=lambda fragment: fragment.path):
-            model = ds.get_partition_keys(fragment.partition_expression).get("model")
-            row = 0
-            for batch in fragment.to_batches(batch_size=1024):
-                for columns in batch.to_pylist():
-                    row += 1
-                    yield f"{fragment.path}:row {row}", _record({**columns, "model": columns.get("model") or model})
+        yield
     except (pa.ArrowException, OSError) as refused:
         raise ParquetError(f"{path}: cannot be read as Parquet: {' '.join(str(refused).split())}") from None
 

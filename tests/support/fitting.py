@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from palegreen.evaluators.baseline.engine import Local
 from palegreen.evaluators.baseline.fit import Detectors, Fitted, fit
 from palegreen.evaluators.baseline.prepare import embed, gather
 from palegreen.evaluators.baseline.progress import silent
@@ -108,8 +109,9 @@ def limited(values: NDArray[Any], clusters: NDArray[np.intp], count: int, *, che
 def fitted(samples: Sequence[Sample], every: str = "20000", seed: int = 0, embedder: Any = None) -> Fitted:
     """A baseline of these samples."""
     embedder = embedder or Embedder()
-    gathered = gather(samples, Redactor(RedactionConfig()), silent)
+    redactor = Redactor(RedactionConfig())
+    gathered = gather(map(redactor.sample, samples), silent)
     run_length = declare(every, gathered.samples, None)
-    prepared = embed(gathered, embedder, silent)
+    prepared = embed(gathered, Local(embedder, redactor), silent)
     detectors = Detectors(calibrated, limited)
     return fit(prepared, embedder, build({}), detectors, run_length, seed=seed, created=START, bar=silent)
