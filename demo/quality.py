@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from palegreen.demo.live import Samples, scrape, total
 from palegreen.evaluators.store.query import Filter, Reader, Stored, StoreError
@@ -17,11 +19,14 @@ _QUESTION = 60  # columns
 
 @dataclass(slots=True)
 class Quality:
-    """Follows the evaluator whose metrics are at `url` and whose store is the file `store`."""
+    """Follows the evaluator whose metrics are at `url`, whose store is the file `store`, and which logs to `log`."""
 
     url: str
     store: Path
+    log: Path | None = None
     _last: int = 0
+    _read: int = 0
+    _marked: float | None = None
 
     def line(self) -> str:
         """One summary line of what is scraped now, or why there is none."""
@@ -29,6 +34,38 @@ class Quality:
             return summary(scrape(self.url))
         except OSError as failure:
             return f"no answer from {self.url}: {failure}"
+
+    def mark(self) -> None:
+        """From now on alarms are told with the number of samples that were scored since."""
+        try:
+            self._marked = _watched(scrape(self.url))
+        except OSError:
+            self._marked = None
+
+    def news(self) -> list[str]:
+        """What is new: samples, then alarms."""
+        return [*self.samples(), *self.alarms()]
+
+    def alarms(self) -> list[str]:
+        """A line for each alarm that was raised or released since the last call."""
+        if self.log is None:
+            return []
+        with self.log.open("rb") as file:
+            file.seek(self._read)
+            content = file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        self._read += len(whole)
+        told = [json.loads(line) for line in whole.splitlines() if line.startswith(b"{")]
+        return [self._alarm(entry) for entry in told if entry.get("event") in _ALARMS]
+
+    def _alarm(self, entry: dict[str, Any]) -> str:
+        line = alarm(entry)
+        if self._marked is not None and entry["event"] == "drift.alarm":
+            try:
+                line += f", {_watched(scrape(self.url)) - self._marked:.0f} samples after the fault"
+            except OSError:
+                pass
+        return line
 
     def samples(self) -> list[str]:
         """A line for each of the newest samples that came since the last call, at most five, the oldest first."""
@@ -63,6 +100,11 @@ def _parts(samples: Samples) -> Iterator[str]:
     yield f"{total(samples, name, result='fail'):.0f} failed{named}"
     if unscored := total(samples, name, result="unscored"):
         yield f"{unscored:.0f} without text"
+    scores = sorted(
+        (labels["channel"], value) for labels, value in samples.get("palegreen_drift_score_ratio", ())
+    )
+    if scores:
+        yield f"drift {' '.join(f'{channel} {value:.2f}' for channel, value in scores)}"
     if lag := total(samples, "palegreen_evaluator_lag_seconds"):
         yield f"{lag:.1f} s behind"
     if dropped := total(samples, "palegreen_tap_dropped_total"):
