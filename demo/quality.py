@@ -15,6 +15,7 @@ from palegreen.evaluators.store.render import excerpt, preview
 _MOST = 5  # samples that are shown at once
 _WORST = 3  # checks that are named
 _QUESTION = 60  # columns
+_ALARMS = ("drift.alarm", "drift.released")
 
 
 @dataclass(slots=True)
@@ -81,6 +82,15 @@ class Quality:
         return [described(stored) for stored in new]
 
 
+def alarm(entry: dict[str, Any]) -> str:
+    """What the evaluator logged of an alarm, as a line."""
+    return " ".join(f"{name}={value}" for name, value in entry.items() if name not in ("timestamp", "level"))
+
+
+def _watched(samples: Samples) -> float:
+    return total(samples, "palegreen_quality_samples_total")
+
+
 def summary(samples: Samples) -> str:
     """Samples by result, the checks that fail most, the lag of the last sample, and what is not as it should be."""
     return ", ".join(_parts(samples))
@@ -100,9 +110,7 @@ def _parts(samples: Samples) -> Iterator[str]:
     yield f"{total(samples, name, result='fail'):.0f} failed{named}"
     if unscored := total(samples, name, result="unscored"):
         yield f"{unscored:.0f} without text"
-    scores = sorted(
-        (labels["channel"], value) for labels, value in samples.get("palegreen_drift_score_ratio", ())
-    )
+    scores = sorted((labels["channel"], value) for labels, value in samples.get("palegreen_drift_score_ratio", ()))
     if scores:
         yield f"drift {' '.join(f'{channel} {value:.2f}' for channel, value in scores)}"
     if lag := total(samples, "palegreen_evaluator_lag_seconds"):

@@ -82,7 +82,9 @@ class Faults:
             return f"no fault {name!r}; allowed: {', '.join(FAULTS)}"
         if which and not (which.isdecimal() and 1 <= int(which) <= len(self._replicas)):
             return f"no replica {which!r}; allowed: 1 to {len(self._replicas)}"
-        hit = self._replicas if name == "none" and not which else [self._replicas[int(which or len(self._replicas)) - 1]]
+        hit = (
+            self._replicas if name == "none" and not which else [self._replicas[int(which or len(self._replicas)) - 1]]
+        )
         with self._lock:
             for replica in hit:
                 try:
