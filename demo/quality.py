@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,10 +63,8 @@ class Quality:
     def _alarm(self, entry: dict[str, Any]) -> str:
         line = alarm(entry)
         if self._marked is not None and entry["event"] == "drift.alarm":
-            try:
+            with contextlib.suppress(OSError):
                 line += f", {_watched(scrape(self.url)) - self._marked:.0f} samples after the fault"
-            except OSError:
-                pass
         return line
 
     def samples(self) -> list[str]:

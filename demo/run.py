@@ -1,4 +1,4 @@
-"""The whole loop on one machine: replicas with their evaluators, node daemon, traffic, a live summary. It stops it all."""
+"""The whole loop on one machine: replicas with evaluators, node daemon, traffic, a live summary. It stops it all."""
 
 from __future__ import annotations
 
