@@ -20,7 +20,7 @@ _SQLITE, _PARQUET, _GZIP = b"SQLite format 3\0", b"PAR1", b"\x1f\x8b"
 
 
 def samples(path: Path, since: float | None = None) -> Iterator[Sample]:
-    """The samples of a file of JSON lines (plain or gzip), of a Parquet file or folder of them, or of a store, in their order.
+    """The samples of JSON lines (plain or gzip), of a Parquet file or folder of them, or of a store, in their order.
 
     `since` leaves out those before that time, epoch seconds, and those that have none; in a store all have one.
 
