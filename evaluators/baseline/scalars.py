@@ -16,15 +16,14 @@ WATCHED = ("energy", "distance")
 Usual = tuple[float, float]
 """The median, and how far beyond it a value counts as 1."""
 _HIGH = 0.995
-_REACH = 2.0
 _NARROWEST = 0.05
 """Of scores that hardly differ, less than this is no difference either."""
 
 
 def usual(values: NDArray[Any]) -> Usual:
-    """Of values of which high ones are bad: 1 is twice as far beyond the median as the 99.5th percentile lies."""
+    """Of values of which high ones are bad: 1 is at the 99.5th percentile: were it further out, bounds would be wider."""
     median, high = np.quantile(values, (0.5, _HIGH))
-    return float(median), float(max(_REACH * (high - median), _NARROWEST))
+    return float(median), float(max(high - median, _NARROWEST))
 
 
 def bounded(values: NDArray[Any], of: Usual) -> NDArray[np.float64]:
