@@ -21,7 +21,7 @@ _NARROWEST = 0.05
 
 
 def usual(values: NDArray[Any]) -> Usual:
-    """Of values of which high ones are bad: 1 is at the 99.5th percentile: were it further out, bounds would be wider."""
+    """Of values of which high ones are bad: 1 is at the 99.5th percentile; further out, bounds would be wider."""
     median, high = np.quantile(values, (0.5, _HIGH))
     return float(median), float(max(high - median, _NARROWEST))
 
