@@ -297,9 +297,7 @@ def test_evidence_is_that_of_the_detectors_one_by_one() -> None:
     draw, evidence = np.random.default_rng(0), Evidence(rows)
     for number in range(300):
         failed, score = draw.random() < 0.03, 0.6 + 0.4 * float(draw.random())
-        values = rows.values(
-            {"truncated": Outcome(not failed), "length": Outcome(True, score)}, {"energy": 0.1 * score}
-        )
+        values = rows.values({"truncated": Outcome(not failed), "length": Outcome(True, score)}, {"energy": 0.0})
         cluster = int(draw.integers(rows.clusters))
         ratio, _ = evidence.update(values, cluster, (), number)
         for (_, stream), detector in each.items():

@@ -66,6 +66,7 @@ class Rows:
                     found.append(Row(segment, check, stream))
                     limits.append(limit)
         self.rows = tuple(found)
+        self._usual = {check: manifest.usual[check] for check in self.losses}
         self.streams = len(self.failures) + len(self.losses)
         self.clusters = clusters
         table = np.array(limits, np.float32).reshape(len(found), clusters).T
@@ -105,11 +106,16 @@ class Rows:
             if passed is not None and (stream := self.failures.get(check)) is not None:
                 values[stream] = not passed
             if score is not None and (stream := self.losses.get(check)) is not None:
-                values[stream] = 1 - score
+                values[stream] = self._beyond(check, 1 - score)
         for channel, value in scalars.items():
             if (stream := self.losses.get(channel)) is not None:
-                values[stream] = value
+                values[stream] = self._beyond(channel, value)
         return values
+
+    def _beyond(self, name: str, value: float) -> float:
+        """As `scalars.bounded`, of one value."""
+        median, reach = self._usual[name]
+        return min(max((value - median) / reach, 0.0), 1.0)
 
 
 class Evidence:
