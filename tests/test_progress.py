@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -90,6 +90,21 @@ def test_an_engine_that_makes_tokens_for_others_is_saturated_however_long_we_wai
             probe.run(Event())
             assert probe.state == "saturated"
         assert shown(probe)["when"] == clock.now
+
+
+def test_a_metrics_page_that_is_late_is_compared_with_what_it_said_before() -> None:
+    looks: Iterator[Mapping[str, float] | None] = iter([{"made": 1.0}, None, {"made": 5.0}, None, None])
+    clock = Clock()
+    with Fake() as fake:
+        probe = progress(fake, clock, look=lambda _: next(looks))
+        probe.run(Event())
+        fake.mode = "hung"
+        clock.now += 500
+        probe.run(Event())
+        assert probe.state == "saturated"
+        clock.now += 500
+        probe.run(Event())
+        assert probe.state == "hung"
 
 
 def test_tokens_that_pass_through_our_own_proxy_are_progress_too(tmp_path: Path) -> None:

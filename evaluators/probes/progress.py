@@ -62,6 +62,7 @@ class Progress:
         self._passing = passing
         self._clock, self._wall = clock, wall
         self._since = clock()  # the last progress, or the start
+        self._seen: Mapping[str, float] | None = None  # counters when they were last to be had
         self._blind = False  # in the last round nothing but the request itself could show progress
         self._shown: tuple[State, float] | None = None  # and when there was progress, epoch seconds, 0 if never
 
@@ -72,7 +73,8 @@ class Progress:
 
     def run(self, stopped: Event) -> None:
         """One round."""
-        began, before = self._clock(), self._look(stopped)
+        began = self._clock()
+        before = self._seen = self._look(stopped) or self._seen
         try:
             self._ask(stopped, self._patience(began))
         except AskError as failure:
@@ -80,6 +82,7 @@ class Progress:
                 return
             after = self._look(stopped)
             working = moved(before, after) or self._passing() > began
+            self._seen = after or before
             self._blind = after is None and not self._passing()
             if working:
                 self._progressed()
@@ -101,7 +104,7 @@ class Progress:
             collected.add("palegreen_forward_progress_timestamp_seconds", when, *self._labels)
 
     def _patience(self, now: float) -> float:
-        """Seconds to wait for an answer. Where a busy server answers nothing else, the end of its queue is waited for."""
+        """Seconds to wait for an answer. Where a busy server answers nothing else, we wait for the end of its queue."""
         return max(self._timeout, self._hung_after * _BLIND - (now - self._since)) if self._blind else self._timeout
 
     def _ask(self, stopped: Event, timeout: float) -> None:
