@@ -170,7 +170,7 @@ class _Null:
         bounds /= bounds[:, -1:]
         picked = self._draw.random((streams, length))
         drawn = np.stack([np.searchsorted(bounds[at], picked[at]) for at in range(streams)], axis=1)
-        return np.minimum(drawn, len(self._members) - 1)
+        return np.asarray(np.minimum(drawn, len(self._members) - 1))
 
     def _truths(self, streams: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Where the means of clusters may really lie beside their centres, and their spreads beside their scales.

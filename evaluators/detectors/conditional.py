@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _WITHIN = 0.5
-"""Variance by which the mean of a cluster moves if its own mix of questions does, over that between clusters."""
+"""Variance by which the mean of a cluster moves if its own mix of questions does, over that between clusters or that
+of the error of a mean, whichever is less: clusters are as fine as samples allow."""
 
 _PRIOR = 1.0
 """Samples that the common spread counts for, beside those of the cluster."""
@@ -73,7 +74,7 @@ class Conditional(NamedTuple):
             precision += n_whitening * share * share.T / (pooled[at] + between[at])
             covariance = np.linalg.inv(precision)
             centre[:, block] = covariance @ (told[:, None] * means[:, block])
-            changed = covariance + np.eye(count) * _WITHIN * between[at] * (count > 1)
+            changed = covariance + np.eye(count) * _WITHIN * min(between[at], noise[at]) * (count > 1)
             for roots, each in ((unknown, covariance), (doubt, changed)):
                 roots[:, at] = np.linalg.cholesky(each) / np.sqrt(variance[:, at, None])
         return cls(centre, np.repeat(np.sqrt(variance), sizes, axis=1), doubt, unknown, np.sqrt(relative / known))
