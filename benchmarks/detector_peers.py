@@ -69,7 +69,7 @@ def evidently(streams: dict[str, Any]) -> dict[str, Any]:
             if shift in ("reference", "run_length"):
                 continue
             windows = [pd.DataFrame(stream[:200]) for stream in each]
-            found[f"{name}/{shift}"] = float(np.mean([bool(flags(window, reference)[1]) for window in windows]))
+            found[f"{name}/{shift}"] = float(np.mean([bool(flags(window.copy(), reference.copy())[1]) for window in windows]))
     return found
 
 
