@@ -35,7 +35,10 @@ def baseline() -> None:
 @click.option("--embedder", help="minilm, static, or sentence-transformers:MODEL [default: the configuration's]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="of all that is drawn by lot")
 @click.option(
-    "--config", type=_FOLDER, metavar="FILE", help="the evaluator's: its redaction, checks and embedder are used"
+    "--config",
+    type=_FOLDER,
+    metavar="FILE",
+    help="the evaluator's: its redaction, checks, segments and embedder are used",
 )
 @ENGINE
 def fit(

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from palegreen.cli.options import EVALUATE, NODE, Options, shown
 from palegreen.evaluators.config import FIXED as EVALUATE_FIXED
 from palegreen.evaluators.config import Pattern, RedactionConfig
+from palegreen.evaluators.drift.config import DriftConfig
 from palegreen.exporter.config import FIXED as NODE_FIXED
 from palegreen.exporter.config import EngineConfig, ModelSize
 from palegreen.runtime.otlp.config import OtlpExportConfig
@@ -97,6 +98,12 @@ A pattern of `redaction.patterns`:
 |---|---|---|
 {pattern}
 
+**drift** ([drift.md](drift.md))
+
+| key | default | meaning |
+|---|---|---|
+{drift}
+
 **checks**: settings by the name of the check ([checks.md](checks.md)); each takes `enabled: false`.
 
 ```yaml
@@ -158,6 +165,7 @@ def render() -> str:
         evaluator=_settings(EVALUATE, EVALUATE_FIXED),
         redaction=_keys(RedactionConfig),
         pattern=_keys(Pattern),
+        drift=_keys(DriftConfig),
         otlp=_keys(OtlpExportConfig),
     )
 

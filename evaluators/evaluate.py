@@ -15,6 +15,7 @@ import structlog
 
 from palegreen.evaluators.child import Child, RefusedError, trial
 from palegreen.evaluators.config import FIXED, EvaluateConfig
+from palegreen.evaluators.drift.alarm import alarms_of
 from palegreen.runtime.app import App, page
 from palegreen.runtime.exposition import Collected, Exposition, Readings
 from palegreen.runtime.filewatch import FileWatch
@@ -133,6 +134,11 @@ class Evaluator:
                 f"<tr><td>{child.name}</td><td>{escape(child.about)}</td><td class={word}>{word}</td>"
                 f"<td>{memory}</td><td>{restarts}</td></tr>"
             )
+        alarms = [line for child in self._children for line in alarms_of(child.readings)]
+        rows += [
+            f"<tr><td>drift</td><td>{escape(alarm)}</td><td class=down>alarm</td><td></td><td></td></tr>"
+            for alarm in alarms
+        ]
         return page(
             f"Palegreen evaluator {VERSION}", ("process", "what", "state", "memory", "restarts"), rows, "starting"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from palegreen.evaluators.baseline.features import Projected
 from palegreen.evaluators.baseline.manifest import Counts, Normal
 from palegreen.evaluators.baseline.prepare import Prepared
-from palegreen.evaluators.baseline.scalars import WATCHED, bounded
+from palegreen.evaluators.baseline.scalars import WATCHED, Usual, bounded, usual
 from palegreen.evaluators.baseline.segments import LEAST, Named, name, names_of
 from palegreen.evaluators.baseline.split import Index, Thirds
 from palegreen.evaluators.checks.registry import Checks
@@ -39,6 +39,7 @@ class Counted(NamedTuple):
     """What was found, and the samples by language of the response."""
 
     checks: dict[str, Counts]
+    usual: dict[str, Usual]
     normal: Normal
     segments: dict[str, Normal]
     languages: dict[str, int]
@@ -62,14 +63,16 @@ def count(
     """
     which = np.sort(np.concatenate([parts.whitening, parts.calibration]))
     failed, lost, languages = _outcomes(prepared, which, checks, quantiles, done)
-    lost_scalars = _scalars(projected, which, parts.calibration, quantiles)
+    losses = lost | _scalars(projected, which, parts.calibration)
+    reach = {each: usual(values[~np.isnan(values)]) for each, values in losses.items() if not np.isnan(values).all()}
+    beyond = {each: bounded(losses[each], of) for each, of in reach.items()}
     cluster = projected.cluster[which]
     member = {name(each): np.zeros(len(which), np.bool_) for each in segments}
     for at, sample in enumerate(which.tolist()):
         for segment in names_of(prepared.samples[sample], segments):
             member[segment][at] = True
     kept = {segment: inside for segment, inside in member.items() if inside.sum() >= LEAST}
-    streams = (len(failed) + len(lost) + len(lost_scalars)) * (1 + len(kept))
+    streams = (len(failed) + len(beyond)) * (1 + len(kept))
 
     def normal(inside: NDArray[np.bool_]) -> Normal:
         def each(values: Streams) -> dict[str, list[float]]:
@@ -79,7 +82,7 @@ def count(
                 found[check] = limits(some[told], cluster[told], clusters, checks=streams)
             return found
 
-        return Normal(samples=int(inside.sum()), limit=each(failed), loss_limit=each(lost | lost_scalars))
+        return Normal(samples=int(inside.sum()), limit=each(failed), loss_limit=each(beyond))
 
     whole = normal(np.ones(len(which), np.bool_))
     if EMPTY in failed:
@@ -88,7 +91,7 @@ def count(
         check: _counts(failed.get(check), lost.get(check), cluster, clusters)
         for check in sorted(failed.keys() | lost.keys())
     }
-    return Counted(counts, whole, {segment: normal(inside) for segment, inside in kept.items()}, languages)
+    return Counted(counts, reach, whole, {segment: normal(inside) for segment, inside in kept.items()}, languages)
 
 
 def _outcomes(
@@ -111,14 +114,9 @@ def _outcomes(
     return failed, lost, dict(languages)
 
 
-def _scalars(projected: Projected, which: Index, calibration: Index, quantiles: Mapping[str, Any]) -> Streams:
+def _scalars(projected: Projected, which: Index, calibration: Index) -> Streams:
     mine = np.isin(which, calibration)
-    found = {}
-    for channel in WATCHED:
-        if channel in quantiles:
-            values = bounded(projected.scalars[channel][which], quantiles[channel])
-            found[channel] = np.where(mine, values, np.nan)
-    return found
+    return {channel: np.where(mine, projected.scalars[channel][which], np.nan) for channel in WATCHED}
 
 
 def _empty(prepared: Prepared, clusters: int, limits: Limits, streams: int) -> list[float]:

@@ -133,6 +133,7 @@ def fit(
         calibration=about,
         quantiles=quantiles,
         checks=counted.checks,
+        usual=counted.usual,
         normal=counted.normal,
         segments=counted.segments,
         remarks=remarks.on(samples, counted.languages, features),

@@ -48,8 +48,8 @@ class Counts(Section):
 class Normal(Section):
     """What may be in one part of the traffic, for each check a value by cluster of prompts.
 
-    `limit` is what the rate of failures may be, `loss_limit` what the mean of one minus the score may be. Scalar
-    channels are among the latter, see `scalars`.
+    `limit` is what the rate of failures may be, `loss_limit` what the mean of how far scores, and scalar channels, lie
+    beyond the usual may be, see `scalars`.
     """
 
     samples: int = 0
@@ -82,6 +82,9 @@ class Manifest(Section):
     calibration: dict[str, dict[str, Any]] = Field({}, description="by channel: threshold, curve, how extrapolated")
     quantiles: dict[str, dict[str, float]] = Field({})
     checks: dict[str, Counts] = Field({}, description="by check, over the whitening and calibration thirds")
+    usual: dict[str, tuple[float, float]] = Field(
+        {}, description="by score (one minus it) and scalar channel: median and reach, see `scalars`"
+    )
     normal: Normal = Field(Normal(), description="limits of the e-detectors over all samples")
     segments: dict[str, Normal] = Field({}, description="the same by segment, of those with samples enough")
     remarks: list[str] = Field([], description="what a person should know of it")

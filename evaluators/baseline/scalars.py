@@ -1,20 +1,32 @@
-"""Scalar channels as scores: how far beyond the usual a value lies, from 0 to 1, so that e-detectors can watch them."""
+"""Scores and scalar channels as evidence: how far beyond the usual a value lies, from 0 to 1, for the e-detectors.
+
+A score that is usually 0.3 has no room to fall by a tolerance of a quarter of what is lost; how far it lies beyond its
+own median has.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 WATCHED = ("energy", "distance")
-"""The channels that speak of the response. Those of the prompt would page for what users ask."""
-_REACH = 2.0
+"""The scalar channels that speak of the response. Those of the prompt would page for what users ask."""
+Usual = tuple[float, float]
+"""The median, and how far beyond it a value counts as 1."""
+_HIGH = 0.995
+_NARROWEST = 0.05
+"""Of scores that hardly differ, less than this is no difference either."""
 
 
-def bounded(values: NDArray[Any], quantiles: Mapping[str, float]) -> NDArray[np.float64]:
-    """0 up to the baseline's median, 1 from twice as far beyond it as the baseline's 99.5th percentile lies."""
-    median = quantiles["0.5"]
-    reach = _REACH * max(quantiles["0.995"] - median, 1e-6)
+def usual(values: NDArray[Any]) -> Usual:
+    """Of values of which high ones are bad: 1 is at the 99.5th percentile; further out, bounds would be wider."""
+    median, high = np.quantile(values, (0.5, _HIGH))
+    return float(median), float(max(high - median, _NARROWEST))
+
+
+def bounded(values: NDArray[Any], of: Usual) -> NDArray[np.float64]:
+    """0 up to the median, 1 at its reach and beyond."""
+    median, reach = of
     return np.clip((np.asarray(values, np.float64) - median) / reach, 0.0, 1.0)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from palegreen.evaluators.detectors.latch import Turn
+from palegreen.runtime.exposition import Readings
 
 Channel = Literal["response", "prompt", "check"]
 CHANNELS: tuple[Channel, ...] = ("response", "prompt", "check")
@@ -49,3 +50,9 @@ class Event(NamedTuple):
     alarm: Alarm
     number: int
     time: float
+
+
+def alarms_of(readings: Readings) -> list[str]:
+    """The alarms that are up, as the labels of their series, for a status page."""
+    lines = readings.lines.get("palegreen_drift_alarm", "").splitlines()
+    return [line[line.index("{") + 1 : line.rindex("}")] for line in lines if line.endswith(" 1.0")]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from palegreen.evaluators.detectors.mewma import BLOCKS
 
-_WINDOWS = (8, 24, 72, 200)
-_LEAST = 4  # samples after a change
+_WINDOWS = (2, 8, 24, 72, 200)
+_LEAST = 2  # samples after a change
 _NARROWEST = 0.3  # variance of so few is often too small
 
 

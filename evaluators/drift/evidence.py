@@ -66,6 +66,7 @@ class Rows:
                     found.append(Row(segment, check, stream))
                     limits.append(limit)
         self.rows = tuple(found)
+        self._usual = {check: manifest.usual[check] for check in self.losses}
         self.streams = len(self.failures) + len(self.losses)
         self.clusters = clusters
         table = np.array(limits, np.float32).reshape(len(found), clusters).T
@@ -92,7 +93,7 @@ class Rows:
     def _inside(self, segments: tuple[str, ...]) -> _Inside:
         wanted = ("", *segments)
         which = np.array([at for at, row in enumerate(self.rows) if row.segment in wanted], np.intp)
-        inverse = np.float32(1) / self.limits[:, which]
+        inverse: NDArray[np.float32] = (1 / self.limits[:, which]).astype(np.float32)
         return _Inside(which, self.of_stream[which], inverse, self.caps[which])
 
     def values(self, outcomes: Mapping[str, Outcome | None], scalars: Mapping[str, float]) -> NDArray[np.float32]:
@@ -105,11 +106,16 @@ class Rows:
             if passed is not None and (stream := self.failures.get(check)) is not None:
                 values[stream] = not passed
             if score is not None and (stream := self.losses.get(check)) is not None:
-                values[stream] = 1 - score
+                values[stream] = self._beyond(check, 1 - score)
         for channel, value in scalars.items():
             if (stream := self.losses.get(channel)) is not None:
-                values[stream] = value
+                values[stream] = self._beyond(channel, value)
         return values
+
+    def _beyond(self, name: str, value: float) -> float:
+        """As `scalars.bounded`, of one value."""
+        median, reach = self._usual[name]
+        return min(max((value - median) / reach, 0.0), 1.0)
 
 
 class Evidence:

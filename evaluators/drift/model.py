@@ -47,6 +47,11 @@ class Model:
         except (ValueError, IndexError, TypeError) as refused:
             raise ConfigError(f"{folder}: {' '.join(str(refused).split())}: {AGAIN}") from None
 
+    @property
+    def known(self) -> int:
+        """Clusters of prompts of which something is known, from 0 on."""
+        return len(self.calibrations["response"].conditional.centre)
+
     def vectors(self, channel: Channel, whitened: Floats, clusters: NDArray[np.intp]) -> NDArray[np.float64]:
         """Whitened vectors (n, d) centred and scaled by cluster, as the detector takes them; for looking back."""
         fitted = self.calibrations[channel].conditional

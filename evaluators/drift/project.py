@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palegreen.evaluators.baseline.features import CLIP, Floats, Rows
-from palegreen.evaluators.baseline.scalars import WATCHED, bounded
+from palegreen.evaluators.baseline.scalars import WATCHED
 from palegreen.evaluators.drift.alarm import Channel
 from palegreen.evaluators.drift.model import Model
 from palegreen.evaluators.drift.ring import packed
@@ -19,7 +19,7 @@ from palegreen.evaluators.embed.parts import VectorsOf
 
 class Row(NamedTuple):
     """One sample: its prompt's cluster, -1 if it lies outside the baseline's; whitened vectors, None where there is
-    nothing to see; the same for the ring; scalar channels as scores."""
+    nothing to see; the same for the ring; scalar channels."""
 
     cluster: int
     response: Floats | None
@@ -42,15 +42,12 @@ def projected(model: Model, vectors: Sequence[VectorsOf]) -> Iterator[Row]:
     if not vectors:
         return
     seen = model.features.many(Rows.of(vectors))
-    quantiles = model.manifest.quantiles
-    scalars = {
-        channel: bounded(seen.scalars[channel], quantiles[channel]).tolist()
-        for channel in WATCHED
-        if channel in quantiles
-    }
-    responses = _packed(model, "response", seen.response, np.maximum(seen.cluster, 0))
+    # Of a cluster of which the calibration had no samples, as those without a prompt, nothing is known either.
+    clusters = np.where(seen.cluster < model.known, seen.cluster, -1)
+    scalars = {channel: seen.scalars[channel].tolist() for channel in WATCHED}
+    responses = _packed(model, "response", seen.response, np.maximum(clusters, 0))
     prompts = _packed(model, "prompt", seen.prompt, np.zeros(len(vectors), np.intp))
-    for at, (cluster, asked) in enumerate(zip(seen.cluster.tolist(), seen.has_prompt.tolist(), strict=True)):
+    for at, (cluster, asked) in enumerate(zip(clusters.tolist(), seen.has_prompt.tolist(), strict=True)):
         usual = cluster >= 0
         yield Row(
             cluster,

@@ -137,7 +137,7 @@ class Watch:
             whose = self.whose[each.name]
             labels = (*whose, namespace, pod)
             for channel, ratio in each.ratios.items():
-                collected.add("palegreen_drift_score_ratio", ratio, *labels, channel)
+                collected.add("palegreen_drift_score_ratio", max(ratio, 0.0), *labels, channel)
                 collected.add("palegreen_drift_alarm", channel in each.alarms, *labels, channel)
                 collected.add("palegreen_drift_alarms_total", self._alarms[whose, channel], *labels, channel)
             for channel, alarm in each.alarms.items():
