@@ -33,6 +33,9 @@ def baseline() -> None:
     help="of the model, for a time [default: those that the samples name]",
 )
 @click.option("--embedder", help="minilm, static, or sentence-transformers:MODEL [default: the configuration's]")
+@click.option(
+    "--since", metavar="TIME", help="leave out samples before this: a time (RFC 3339), or a duration such as 2d ago"
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="of all that is drawn by lot")
 @click.option(
     "--config",
@@ -47,6 +50,7 @@ def fit(
     false_alarm_every: str,
     replicas: int | None,
     embedder: str | None,
+    since: str | None,
     seed: int,
     config: Path | None,
     engine: str,
@@ -70,6 +74,7 @@ def fit(
             on=engine,
             created=time.time(),
             bar=bar,
+            since=_moment(since) if since is not None else None,
         )
         for remark in made.remarks:
             click.echo(f"note: {remark}", err=True)
@@ -79,6 +84,16 @@ def fit(
             promote(made.folder)
             click.echo("it is the first here, and the current one", err=True)
     click.echo(made.folder)
+
+
+def _moment(text: str) -> float:
+    from palegreen.evaluators.baseline.errors import BaselineError
+    from palegreen.evaluators.store.query import moment
+
+    try:
+        return moment(text, time.time())
+    except ValueError as refused:
+        raise BaselineError(f"--since: {refused}") from None
 
 
 @baseline.command()

@@ -13,14 +13,19 @@ from palegreen.evaluators.baseline import manifest
 from palegreen.evaluators.checks.registry import build
 from palegreen.evaluators.checks.view import View
 from palegreen.evaluators.config import EvaluateConfig
+from palegreen.evaluators.deploy import stale
+from palegreen.evaluators.deploy.markers import Markers
 from palegreen.evaluators.drift.follow import Follower
 from palegreen.evaluators.embed.choose import embedder
 from palegreen.evaluators.embed.parts import VectorsOf, vectors_of
 from palegreen.evaluators.envelope import Envelope
 from palegreen.evaluators.events import EvaluationEvents
+from palegreen.evaluators.judge.judge import Judge
 from palegreen.evaluators.ledger import Ledger, failed
 from palegreen.evaluators.redact.redactor import Redactor
-from palegreen.evaluators.sample import Feedback, Observation, Sample, Step
+from palegreen.evaluators.replicas.counts import Projections
+from palegreen.evaluators.replicas.projection import projection
+from palegreen.evaluators.sample import CANARY, Feedback, Observation, Sample, Step
 from palegreen.evaluators.sessions import Sessions
 from palegreen.evaluators.store.scored import Scored
 from palegreen.evaluators.store.store import Store
@@ -48,15 +53,21 @@ class Pipeline:
         config: of the evaluator.
         key: under which identifiers are hashed that have something to hide; the same key gives the same hash.
         starting: told what takes long at the start.
+        markers: of changes, as an earlier pipeline left them.
 
     Raises:
         ConfigError, EmbedderError: it cannot begin; one line.
     """
 
     def __init__(
-        self, config: EvaluateConfig, key: bytes | None = None, starting: Callable[[str], None] = lambda _: None
+        self,
+        config: EvaluateConfig,
+        key: bytes | None = None,
+        starting: Callable[[str], None] = lambda _: None,
+        markers: Markers | None = None,
     ) -> None:
         self._config = config
+        self._markers = markers or Markers()
         self._decoder = Decoder(Defaults(), config.session_header, config.keep_header)
         self._sampler = Sampler.of(config)
         self._redactor = Redactor(config.redaction, key)
@@ -73,10 +84,12 @@ class Pipeline:
         )
         self._drift: Follower | None = None
         if config.baseline is not None and self._baseline is not None and not self._mismatch:
-            self._drift = Follower.of(config, config.baseline, self._baseline)
+            self._drift = Follower.of(config, config.baseline, self._baseline, self._markers.near)
         self._events = EvaluationEvents(config.otlp, config.resource()) if config.otlp is not None else None
+        self._judge = Judge(config.judge, (config.model, *config.common())) if config.judge is not None else None
         self._sessions = Sessions()
         self._ledger = Ledger(config)
+        self._projections = self._projected(config)
         self._said: dict[str, float] = {}
         self._tidied = 0.0
         self._decided: tuple[tuple[Any, ...], Decision] = ((), Decision(None))
@@ -134,6 +147,19 @@ class Pipeline:
             with self._ledger.stage("export"):
                 for each in scored:
                     self._events.emit(each.sample, {k: v for k, v in each.outcomes.items() if v is not None})
+        if self._judge is not None:
+            for each in scored:
+                alarmed = self._drift is not None and self._drift.alarmed(each.sample.replica)
+                self._judge.offer(each.sample, alarmed=alarmed)
+
+    def _keep_verdicts(self, judge: Judge) -> None:
+        for verdict in judge.judged():
+            if self._store is None:
+                log.info("judge.verdict", id=verdict.id, choice=verdict.choice, score=verdict.score)
+            else:
+                why = f"{verdict.reasons} ({verdict.model}, rubric {verdict.prompt_version})"
+                entry = {"passed": None, "score": verdict.score, "why": why}
+                self._store.attach_score(verdict.id, verdict.choice, "judge", entry)
 
     def readings(self) -> Readings:
         """What is to be shown."""
@@ -145,6 +171,13 @@ class Pipeline:
         if self._baseline is not None and self._config.baseline is not None:
             labels = (self._config.model, *self._config.common())
             manifest.show(now, self._baseline, self._config.baseline.resolve().name, bool(self._mismatch), labels)
+            about = stale.reasons(self._baseline, self._config.baseline_max_age, self._markers.deployed, self._mismatch)
+            stale.show(now, about, labels)
+        if self._projections is not None:
+            self._projections.show(now)
+        if self._config.revision:
+            labels = (self._config.model, *self._config.common())
+            now.add("palegreen_replica_revision_info", 1, *labels, self._config.revision)
         for kind, times in self._redactor.counts.items():
             now.add("palegreen_redactions_total", times, kind)
         for check, times in self._checks.errors.items():
@@ -161,10 +194,15 @@ class Pipeline:
         if self._events is not None:
             for result, times in self._events.counts().items():
                 now.add("palegreen_otlp_exported_total", times, "events", result)
+        if self._judge is not None:
+            self._judge.show(now)
         return self._ledger.readings(now)
 
     def close(self) -> None:
         """Write what is held."""
+        if self._judge is not None:
+            self._judge.close()
+            self._keep_verdicts(self._judge)
         if self._drift is not None:
             self._drift.close()
         if self._store is not None:
@@ -201,6 +239,9 @@ class Pipeline:
 
     def _is_wanted(self, sample: Sample) -> bool:
         """Whether a sample is scored: what comes in batches can be thinned only here, all choices of a call alike."""
+        if sample.session == CANARY:
+            self._ledger.unsampled(sample.tap, "canary")
+            return False
         if sample.tap in _UNTHINNED or sample.sampled == "kept":
             return True
         call = (sample.tap, sample.id, sample.trace_id, sample.time)
@@ -239,10 +280,21 @@ class Pipeline:
 
     def _checked(self, pair: tuple[Sample, VectorsOf]) -> tuple[Scored, VectorsOf]:
         sample, vectors = pair
+        self._markers.observe(sample)
         baseline = self._baseline.quantiles if self._baseline is not None and not self._mismatch else None
         scored = Scored(sample, self._checks.run(View(sample, vectors, baseline)), self._digest)
         self._ledger.sample(scored, self._sessions.observe(sample, vectors.get("prompt")))
+        if (
+            self._projections is not None
+            and sample.sampled == "rate"
+            and not self._projections.add(self._ledger.labels(sample), vectors)
+        ):
+            self._say("projection", "replicas.not_compared", cause="the embedder gave vectors that are not finite")
         return scored, vectors
+
+    def _projected(self, config: EvaluateConfig) -> Projections | None:
+        found = projection(self._embedder, config.projection) if self._embedder is not None else None
+        return Projections(found, (config.model, *config.common()) if config.model else None) if found else None
 
     def _survivors(
         self,
@@ -260,7 +312,9 @@ class Pipeline:
             breathe()
 
     def _tidy(self) -> None:
-        """Have the store forget what is too old, when nothing comes too."""
+        """Have the store forget what is too old and take what the judge says, when nothing comes too."""
+        if self._judge is not None:
+            self._keep_verdicts(self._judge)
         now = time.monotonic()
         if self._store is not None and now - self._tidied >= _TIDY_EVERY:
             self._tidied = now

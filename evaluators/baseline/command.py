@@ -37,11 +37,12 @@ def fit(
     on: str,
     created: float,
     bar: Bar,
+    since: float | None = None,
 ) -> Made:
     """Fit a baseline to the samples of `source` and write it into the folder `root`.
 
     `config` is the evaluator's configuration, of which redaction, checks, segments and embedder are taken. `on` is the
-    engine, `local` or `ray`.
+    engine, `local` or `ray`. `since` leaves out samples before that time, epoch seconds.
 
     Raises:
         BaselineError, ConfigError, EmbedderError: it cannot be; one line.
@@ -62,7 +63,7 @@ def fit(
         raise BaselineError("a baseline needs an embedder; allowed: minilm, static, sentence-transformers:MODEL")
     checks = build(settings.checks)
     with engine(on, chosen, settings) as working:
-        gathered = gather(working.redacted(source), bar)
+        gathered = gather(working.redacted(source, since), bar)
         run_length = declare(false_alarm_every, gathered.samples, replicas)
         prepared = embed(gathered, working, bar)
     detectors = Detectors(calibrate, limits)

@@ -25,8 +25,9 @@ class Engine(Protocol):
 
     embedder: Embedder
 
-    def redacted(self, source: Path) -> Iterator[Sample]:
-        """The samples of a place, redacted, in their order. Raises BaselineError like `source.samples`."""
+    def redacted(self, source: Path, since: float | None = None) -> Iterator[Sample]:
+        """The samples of a place, redacted, in their order, without those before `since` (epoch seconds). Raises
+        BaselineError like `source.samples`."""
         ...
 
     def embedded(self, samples: Sequence[Sample]) -> Iterator[list[VectorsOf]]:
@@ -41,9 +42,9 @@ class Local:
         self.embedder = embedder
         self._redactor = redactor
 
-    def redacted(self, source: Path) -> Iterator[Sample]:
+    def redacted(self, source: Path, since: float | None = None) -> Iterator[Sample]:
         """See `Engine`."""
-        return map(self._redactor.sample, samples(source))
+        return map(self._redactor.sample, samples(source, since))
 
     def embedded(self, samples: Sequence[Sample]) -> Iterator[list[VectorsOf]]:
         """See `Engine`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +16,13 @@ from palegreen.evaluators.wire import jsonl
 from palegreen.evaluators.wire.errors import WireError
 from palegreen.evaluators.wire.jsontext import loads
 
-_SQLITE, _PARQUET = b"SQLite format 3\0", b"PAR1"
+_SQLITE, _PARQUET, _GZIP = b"SQLite format 3\0", b"PAR1", b"\x1f\x8b"
 
 
-def samples(path: Path) -> Iterator[Sample]:
-    """The samples of a file of JSON lines, of a Parquet file or folder of them, or of a store, in their order.
+def samples(path: Path, since: float | None = None) -> Iterator[Sample]:
+    """The samples of JSON lines (plain or gzip), of a Parquet file or folder of them, or of a store, in their order.
+
+    `since` leaves out those before that time, epoch seconds, and those that have none; in a store all have one.
 
     Raises:
         BaselineError: the place cannot be read, or a record is not valid, named as `FILE:LINE`; or the records were
@@ -26,8 +30,10 @@ def samples(path: Path) -> Iterator[Sample]:
     """
     one = OneEmbedder()
     try:
-        for where, record in _records(path):
+        for where, record in _records(path, since):
             sample = jsonl.of_record(record, where)
+            if since is not None and sample.time < since:
+                continue
             if digest := embedder_of(record):
                 one.saw(digest, where)
             yield sample
@@ -64,15 +70,15 @@ def is_parquet(path: Path) -> bool:
         return path.is_dir() or _beginning(path).startswith(_PARQUET)
 
 
-def _records(path: Path) -> Iterator[tuple[str, Any]]:
+def _records(path: Path, since: float | None) -> Iterator[tuple[str, Any]]:
     """Each record with its place."""
     with _readable(path):
         if is_parquet(path):
             yield from _parquet(path)
         elif _beginning(path) == _SQLITE:
-            yield from _store(path)
+            yield from _store(path, since)
         else:
-            with path.open("rb") as file:
+            with gzip.open(path) if _beginning(path).startswith(_GZIP) else path.open("rb") as file:
                 for number, line in enumerate(file, 1):
                     if line.strip():
                         where = f"{path}:{number}"
@@ -83,10 +89,9 @@ def _records(path: Path) -> Iterator[tuple[str, Any]]:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as refused:
-        raise BaselineError(
-            f"{path}: cannot be read: {refused.strerror}; allowed: JSON lines, Parquet, or a store"
-        ) from None
+    except (OSError, EOFError, zlib.error) as refused:
+        cause = getattr(refused, "strerror", None) or refused
+        raise BaselineError(f"{path}: cannot be read: {cause}; allowed: JSON lines, Parquet, or a store") from None
 
 
 def _beginning(path: Path) -> bytes:
@@ -94,13 +99,15 @@ def _beginning(path: Path) -> bytes:
         return file.read(len(_SQLITE))
 
 
-def _store(path: Path) -> Iterator[tuple[str, Any]]:
+def _store(path: Path, since: float | None) -> Iterator[tuple[str, Any]]:
     try:
         with Reader(path) as reader:
-            _, last = reader.extent(Filter())
-            for chunk in reader.chunks(Filter(), last):
+            wanted = Filter(since=since)
+            _, last = reader.extent(wanted)
+            for chunk in reader.chunks(wanted, last):
                 for stored in chunk:
-                    yield f"{path}:@{stored.seq}", stored.record
+                    record = stored.record if since is None else {**stored.record, "time": stored.time}
+                    yield f"{path}:@{stored.seq}", record
     except StoreError as refused:
         raise BaselineError(str(refused)) from None
 

@@ -1,12 +1,10 @@
 """The threshold of the MEWMA for a declared average run length to false alarm, from a baseline's own samples.
 
 Streams in which nothing is wrong are drawn from the calibration third by the stationary bootstrap (Politis, Romano,
-JASA 89, 1994): runs of successive samples, since neighbours are alike. Each stream gets a baseline of its own, drawn in
-the same way and fitted in the same way, so that the threshold covers what a finite baseline gets wrong: its mean was
-whitened with `n_whitening` samples, hence an offset N(0, Sigma / n_whitening), and centres and scales of clusters are
-fitted with as many samples as the true ones. In half of the streams the mix of clusters is another one, drawn at
-random. The threshold is the larger of the one that gives the declared run length with the baseline's own mix and the
-one that gives three quarters of it with other mixes.
+JASA 89, 1994): runs of successive samples, since neighbours are alike. A finite baseline knows the means and spreads of
+clusters only so well, so each stream has a truth of its own, drawn around the baseline by its `doubt`. In half of the
+streams the mix of clusters is another one, drawn at random. The threshold is the larger of the two that give the
+declared run length with the baseline's own mix and with other mixes.
 
 A run length longer than the simulation can show is extrapolated: its logarithm is linear in the threshold.
 """
@@ -27,12 +25,11 @@ HORIZON = 20_000
 """Longest simulated stream, in samples."""
 
 _WORK = 3_200_000  # samples simulated in all
-_STREAMS = (240, 800)  # at least, at most
+_STREAMS = (240, 480)  # at least, at most
 _HORIZONS = 6  # length of a simulated stream over the run length
-_SHORTEST = 3_000
+_SHORTEST = 1_500
 _PILOT = 1_500  # samples from which Q is brought to one scale
 _FIRST = 32  # samples: shorter run lengths are not asked for
-_OTHER_MIX = 0.75  # of the declared run length
 _GRID = 120
 
 
@@ -66,14 +63,14 @@ def calibrate(
         raise ValueError("the vectors to calibrate with are all the same")
     count = int(of.max()) + 1
     fitted = Conditional.fit(vectors, of, count, plan.blocks, n_whitening)
-    null = _Null(vectors, of, count, plan, n_whitening, fitted, np.random.default_rng(seed))
+    null = _Null(vectors, of, plan, fitted, np.random.default_rng(seed))
     horizon = int(min(HORIZON, max(_HORIZONS * run_length, _SHORTEST)))
     streams = int(np.clip(_WORK // horizon, *_STREAMS)) // 2
     mean, q, peaks = null.simulate(streams, horizon, progress)
     own, other = Curve.of(peaks[:, :streams]), Curve.of(peaks[:, streams:])
     threshold, how = own.threshold(run_length)
     if count > 1:
-        threshold = max(threshold, other.threshold(_OTHER_MIX * run_length)[0])
+        threshold = max(threshold, other.threshold(run_length)[0])
     return Calibration(
         plan=plan,
         conditional=fitted,
@@ -134,82 +131,78 @@ class _Null:
         self,
         vectors: NDArray[np.float64],
         clusters: NDArray[np.intp],
-        count: int,
         plan: Plan,
-        n_whitening: int,
         fitted: Conditional,
         draw: np.random.Generator,
     ) -> None:
-        self._plan, self._n_whitening, self._fitted, self._draw, self._count = plan, n_whitening, fitted, draw, count
-        self._members = np.bincount(clusters, minlength=count)
-        # Centred, cluster by cluster; the spread lost by that is put back, and so is what clusters truly differ by.
-        means = np.zeros((count, vectors.shape[1]))
+        self._plan, self._fitted, self._draw = plan, fitted, draw
+        self._clusters, self._members = clusters, np.bincount(clusters, minlength=len(fitted.centre))
+        means = np.zeros(fitted.centre.shape)
         np.add.at(means, clusters, vectors)
         means /= np.maximum(self._members, 1)[:, None]
+        # A cluster's own mean takes one degree of freedom of it.
         sizes = self._members[clusters][:, None]
-        centred = (vectors - means[clusters]) * np.sqrt(sizes / np.maximum(sizes - 1, 1))
-        self._noise = np.concatenate([_shrunk(centred[:, block]) for block in plan.blocks], axis=1)
-        centres = fitted.centre[clusters]
-        self._vectors = self._noise + centres - centres.mean(axis=0)
-        self._clusters = clusters
+        noise = (vectors - means[clusters]) / fitted.scale[clusters] * np.sqrt(sizes / np.maximum(sizes - 1, 1))
+        noise = np.concatenate([_shrunk(noise[:, block]) for block in plan.blocks], axis=1)
+        # Centred samples are anticorrelated, by 1 / n each two of them: a run would vary too little by that. So what
+        # the centring took away is put back, as one draw for a run.
+        n = len(noise)
+        self._noise = (noise * math.sqrt(1 - 1 / n)).astype(np.float32)
+        self._lost = self._noise / math.sqrt(n)
         self._jump = 1 / max(1.0, len(vectors) ** (1 / 3))
-        # The samples of each cluster, for streams with other mixes.
-        self._by_cluster = np.argsort(clusters, kind="stable")
-        self._begin = np.concatenate([[0], np.cumsum(self._members)[:-1]])
 
-    def _paths(self, streams: int, length: int) -> NDArray[np.intp]:
-        """Samples of streams with the baseline's own mix, (length, streams)."""
-        n = len(self._vectors)
-        fresh = self._draw.integers(n, size=(length, streams))
+    def _paths(self, streams: int, length: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Samples of streams, (length, streams): runs of successive ones, and one other sample for each run."""
+        n = len(self._noise)
+        fresh = self._draw.integers(n, size=(2, length, streams))
         jumps = self._draw.random((length, streams), np.float32) < self._jump
         jumps[0] = True
         since = np.maximum.accumulate(np.where(jumps, np.arange(length)[:, None], 0), axis=0)
-        return (np.take_along_axis(fresh, since, axis=0) + np.arange(length)[:, None] - since) % n
+        begun, mate = np.take_along_axis(fresh, since[None], axis=1)
+        return (begun + np.arange(length)[:, None] - since) % n, mate
 
     def _mixed(self, streams: int, length: int) -> NDArray[np.intp]:
-        """The same with a mix of its own for each stream, one sample at a time."""
-        weights = self._members * self._draw.exponential(size=(streams, self._count))
+        """Clusters, (length, streams), with a mix of its own for each stream, from all that there can be."""
+        weights = self._draw.exponential(size=(streams, len(self._members))) * (self._members > 0)
         bounds = np.cumsum(weights, axis=1)
         bounds /= bounds[:, -1:]
-        picked = self._draw.random((length, streams), np.float32)
-        drawn = np.stack([np.searchsorted(bounds[at], picked[:, at]) for at in range(streams)], axis=1)
-        drawn = np.minimum(drawn, self._count - 1)
-        sizes = self._members[drawn]
-        fresh = (self._draw.random((length, streams), np.float32) * sizes).astype(np.intp)
-        index: NDArray[np.intp] = self._by_cluster[self._begin[drawn] + np.minimum(fresh, sizes - 1)]
-        return index
+        picked = self._draw.random((streams, length))
+        drawn = np.stack([np.searchsorted(bounds[at], picked[at]) for at in range(streams)], axis=1)
+        return np.minimum(drawn, len(self._members) - 1)
 
-    def _baseline(self) -> Conditional:
-        """Fitted to a baseline that might as well have been drawn; its centre holds the offset of the whitening."""
-        path = self._paths(1, len(self._vectors))[:, 0]
-        offset = self._noise[self._paths(1, self._n_whitening)[:, 0]].mean(axis=0)
-        fitted = Conditional.fit(
-            self._vectors[path] - offset, self._clusters[path], self._count, self._plan.blocks, self._n_whitening
-        )
-        return fitted._replace(centre=fitted.centre + offset)
+    def _truths(self, streams: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Where the means of clusters may really lie beside their centres, and their spreads beside their scales.
+
+        (streams, clusters, dimensions) each, after scaling.
+        """
+        fitted, sizes = self._fitted, [block.stop - block.start for block in self._plan.blocks]
+        clusters, dimensions = fitted.centre.shape
+        apart = np.empty((streams, clusters, dimensions), np.float32)
+        for at, block in enumerate(self._plan.blocks):
+            apart[:, :, block] = fitted.doubt[:, at] @ self._draw.normal(size=(streams, clusters, sizes[at]))
+        spread = np.exp(self._draw.normal(size=(streams, clusters, len(sizes))) * fitted.spread_error / 2)
+        return apart, np.repeat(spread.astype(np.float32), sizes, axis=2)
 
     def simulate(
         self, streams: int, horizon: int, progress: Callable[[float], None] | None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
         """Mean and scale of Q, (rates, blocks); highest value so far, (horizon, 2 streams), own mix and other mixes."""
         every = np.arange(2 * streams)
-        baselines = [self._baseline() for _ in every]
-        centre = np.stack([each.centre for each in baselines]).astype(np.float32)
-        inverse = 1 / np.stack([each.scale for each in baselines]).astype(np.float32)
-        path = np.concatenate([self._paths(streams, horizon), self._mixed(streams, horizon)], axis=1)
-        vectors = self._vectors.astype(np.float32)
-        averages = Averages(self._plan, self._fitted.doubt.astype(np.float32), self._fitted.common, 2 * streams)
-
-        rows = np.zeros((2 * streams, self._plan.dimensions + self._count), np.float32)
-        indicators = np.eye(self._count, dtype=np.float32)
+        apart, spread = self._truths(2 * streams)
+        path, mate = self._paths(2 * streams, horizon)
+        cluster = self._clusters[path]
+        cluster[:, streams:] = self._mixed(streams, horizon)
+        doubt = self._fitted.doubt.astype(np.float32)
+        averages = Averages(self._plan, doubt, 2 * streams)
+        behind = doubt.reshape(len(doubt), -1)
+        rows = np.zeros((2 * streams, averages.width), np.float32)
 
         def step(at: int) -> NDArray[Any]:
-            index = path[at]
-            clusters = self._clusters[index]
-            scaled = rows[:, : self._plan.dimensions]
-            np.subtract(vectors[index], centre[every, clusters], out=scaled)
-            scaled *= inverse[every, clusters]
-            rows[:, self._plan.dimensions :] = indicators[clusters]
+            vectors = rows[:, : self._plan.dimensions]
+            np.add(self._noise[path[at]], self._lost[mate[at]], out=vectors)
+            vectors *= spread[every, cluster[at]]
+            vectors += apart[every, cluster[at]]
+            rows[:, self._plan.dimensions :] = behind[cluster[at]]
             return averages.push(rows)
 
         pilot = np.stack([step(at)[:streams] for at in range(_PILOT)])

@@ -13,7 +13,7 @@ from palegreen.evaluators.detectors.edetector import EDetector, ratio
 
 
 def combined(detectors: Iterable[EDetector], count: int, run_length: float) -> float:
-    """log M / log A of the average over checks and segments.
+    """The ratio of the evidence averaged over checks and segments.
 
     `count`: how many detectors there can ever be, which is fixed beforehand; those not yet there have no evidence.
     """

@@ -1,11 +1,14 @@
 """What is normal in each cluster of prompts: the mean and spread of the whitened vectors, and our doubt of it.
 
 A regression on the prompt leaves residuals whose mean and spread still differ from one kind of question to another. If
-they are taken as one, then a change of what users ask changes the mean and the spread of the stream, and alarms. Here
-each cluster is centred on its own mean, shrunk to the common one by how much clusters differ at all (empirical Bayes:
-Efron, Morris, "Data analysis using Stein's estimator and its generalizations", JASA 70, 1975), and each block of
-dimensions in it is scaled to unit variance. What remains unknown of a mean is kept as a variance, `doubt`, which the
-detector adds to that of its averages.
+they are taken as one, then a change of what users ask changes the mean and the spread of the stream, and alarms. So
+each cluster is centred on its own mean, and each block of dimensions in it is scaled to unit variance.
+
+The means of clusters have one normal prior, whose variance comes from how much clusters differ at all (empirical Bayes:
+Efron, Morris, "Data analysis using Stein's estimator and its generalizations", JASA 70, 1975). Their posterior mean is
+the centre; their posterior covariance is the doubt that remains. A cluster is itself a mix of questions, which may
+change as that of clusters may: part of the variance between clusters is doubted for that. The detector adds the doubt
+to the variance of its averages.
 """
 
 from __future__ import annotations
@@ -16,18 +19,24 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_PRIOR = 10.0
+_WITHIN = 0.5
+"""Variance by which the mean of a cluster moves if its own mix of questions does, over that between clusters."""
+
+_PRIOR = 1.0
 """Samples that the common spread counts for, beside those of the cluster."""
 
 
 class Conditional(NamedTuple):
-    """Centre and scale by cluster. `doubt`: variance of a centre after scaling, (clusters, blocks); `common`: that of
-    the mean of all."""
+    """Centre and scale, (clusters, dimensions), and `doubt`, (clusters, blocks, clusters).
+
+    Of a mix of clusters with weights w, the variance of the mean in a block is |w @ doubt[:, block]|^2, after scaling.
+    `spread_error`: relative standard error of the variance, (clusters, blocks).
+    """
 
     centre: NDArray[np.float64]
     scale: NDArray[np.float64]
     doubt: NDArray[np.float64]
-    common: float
+    spread_error: NDArray[np.float64]
 
     @classmethod
     def fit(
@@ -46,19 +55,22 @@ class Conditional(NamedTuple):
         spread = members @ within
         pooled = spread.sum(axis=0) / max(1, n - np.count_nonzero(counts))
         # The mean of a cluster takes one degree of freedom of it.
-        variance = (spread + _PRIOR * pooled) / (np.maximum(counts - 1, 0) + _PRIOR)[:, None]
-        weight = n / (n + n_whitening)
-        overall = weight * vectors.mean(axis=0)
-        apart = means - overall
-        error = variance / some
-        seen = np.add.reduceat(apart**2, starts, axis=1) / sizes
-        share = (counts / n)[:, None]
+        known = (np.maximum(counts - 1, 0) + _PRIOR)[:, None]
+        variance = (spread + _PRIOR * pooled) / known
+        relative = ((within / variance[clusters] - 1) ** 2).mean(axis=0)
         # Between-cluster variance by moments, plus its standard error: none found does not mean that there is none.
+        share = (counts / n)[:, None]
+        error = variance / some
+        seen = np.add.reduceat((means - vectors.mean(axis=0)) ** 2, starts, axis=1) / sizes
         noise = (share * error).sum(axis=0)
         between = np.maximum((share * (seen - error)).sum(axis=0), 0) + noise * np.sqrt(2 / (sizes * count))
-        if count == 1:
-            between = np.zeros(len(blocks))
-        trust = np.where(counts[:, None] > 0, between / np.maximum(between + error, 1e-12), 0)
-        centre = overall + np.repeat(trust, sizes, axis=1) * apart
-        doubt = between * (1 - trust) / variance
-        return cls(centre, np.repeat(np.sqrt(variance), sizes, axis=1), doubt, 1 / (n + n_whitening))
+        centre, doubt = np.empty_like(means), np.empty((count, len(blocks), count))
+        for at, block in enumerate(blocks):
+            told = counts / variance[:, at]
+            precision = np.diag(told) + (np.eye(count) - 1 / count) / max(between[at], 1e-12)
+            precision += n_whitening * share * share.T / (pooled[at] + between[at])
+            covariance = np.linalg.inv(precision)
+            centre[:, block] = covariance @ (told[:, None] * means[:, block])
+            covariance += np.eye(count) * _WITHIN * between[at] * (count > 1)
+            doubt[:, at] = np.linalg.cholesky(covariance) / np.sqrt(variance[:, at, None])
+        return cls(centre, np.repeat(np.sqrt(variance), sizes, axis=1), doubt, np.sqrt(relative / known))

@@ -24,6 +24,9 @@ from palegreen.evaluators.detectors.mewma import State
 BETS = (0.02, 0.08, 0.3, 0.8)
 """l m: the alternatives, for a check the share of the way from m to 1."""
 
+REST = sum((1 - bet) / bet for bet in BETS) / len(BETS)
+"""Where evidence comes to rest if a check always passes: M = (M + 1) (1 - l m)."""
+
 CAP = 100.0
 """Evidence over its threshold at most, so that an alarm ends soon after its cause."""
 
@@ -38,8 +41,8 @@ class EDetector:
     """
 
     def __init__(self, limits: Sequence[float], run_length: float) -> None:
-        if not run_length > 1:
-            raise ValueError(f"run length of {run_length:g} samples; allowed: above 1")
+        if not run_length > REST:
+            raise ValueError(f"run length of {run_length:g} samples; allowed: above {REST:.0f}")
         if not all(0 < limit <= 1 for limit in limits):
             raise ValueError("a limit is not above 0 and at most 1")
         # The factor is start + slope x.
@@ -56,7 +59,7 @@ class EDetector:
         return sum(self._evidence) / len(BETS)
 
     def update(self, value: float, cluster: int = 0) -> float:
-        """Take a value in [0, 1]; log M / log A, from 0 on, above 1 is an alarm. Raises ValueError, one line.
+        """Take a value in [0, 1]; its `ratio`. Raises ValueError, one line.
 
         A prompt outside the baseline's clusters changes nothing: of it the baseline cannot say what is normal.
         """
@@ -88,5 +91,5 @@ class EDetector:
 
 
 def ratio(evidence: float, run_length: float) -> float:
-    """Evidence as published: log M / log A, nought below M = 1."""
-    return math.log(max(evidence, 1.0)) / math.log(run_length)
+    """Evidence as published: how far log M has come from where it rests to log A. From 0 on, above 1 is an alarm."""
+    return math.log(max(evidence, REST) / REST) / math.log(run_length / REST)

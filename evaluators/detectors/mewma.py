@@ -77,50 +77,48 @@ class Plan(NamedTuple):
 class Averages:
     """The moving averages of one or many streams, and Q of each rate and block.
 
-    A row is a vector and, behind it, the indicator of its cluster, so that one average holds both.
+    A row is a vector and, behind it, its cluster's doubt, so that one average holds both.
     """
 
-    def __init__(self, plan: Plan, doubt: NDArray[Any], common: float, streams: int = 1) -> None:
-        dtype, clusters = doubt.dtype, len(doubt)
-        self.dimensions = plan.dimensions
-        self.sums = np.zeros((streams, len(plan.rates), self.dimensions + clusters), dtype)
+    def __init__(self, plan: Plan, doubt: NDArray[Any], streams: int = 1) -> None:
+        """`doubt`: (clusters, blocks, clusters), of the type that is calculated with."""
+        clusters, blocks, _ = doubt.shape
+        self.width = plan.dimensions + blocks * clusters
+        self.sums = np.zeros((streams, len(plan.rates), self.width), doubt.dtype)
         self.left = np.ones((len(plan.rates), 1))
         """(1 - r)^t by rate."""
         self._rates = np.array(plan.rates)[:, None]
-        self._gain, self._keep = self._rates.astype(dtype), (1 - self._rates).astype(dtype)
-        self._common = common
+        self._gain, self._keep = self._rates.astype(doubt.dtype), (1 - self._rates).astype(doubt.dtype)
         self._squares = np.empty_like(self.sums)
-        # From squares to squared lengths by block, and to the doubt of them.
-        blocks = len(plan.blocks)
-        self._fold = np.zeros((self.dimensions + clusters, 2 * blocks), dtype)
+        # From squares to the squared length of a block, and of its doubt.
+        self._fold = np.zeros((self.width, 2 * blocks), doubt.dtype)
         for at, block in enumerate(plan.blocks):
             self._fold[block, at] = 1
-        self._fold[self.dimensions :, blocks:] = doubt
+            self._fold[plan.dimensions + at * clusters :][:clusters, blocks + at] = 1
         self._blocks = blocks
-        self._known = np.zeros(self.left.shape, dtype)
+        self._own = np.zeros(self.left.shape, doubt.dtype)
 
     def push(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Take one row of each stream, (streams, dimensions + clusters); Q, (streams, rates, blocks)."""
+        """Take one row of each stream, (streams, width); Q, (streams, rates, blocks)."""
         np.multiply(rows[:, None], self._gain, out=self._squares)
         self.sums *= self._keep
         self.sums += self._squares
         if self.left[-1, 0] > _SETTLED:
             self.left *= 1 - self._rates
-            self._know()
+            self._vary()
         np.multiply(self.sums, self.sums, out=self._squares)
         folded = self._squares @ self._fold
-        variance = folded[..., self._blocks :] + self._known
+        variance = folded[..., self._blocks :] + self._own
         q: NDArray[Any] = folded[..., : self._blocks] / variance
         return q
 
-    def _know(self) -> None:
-        own = self._rates / (2 - self._rates) * (1 - self.left**2)
-        self._known = (own + self._common * (1 - self.left) ** 2).astype(self.sums.dtype)
+    def _vary(self) -> None:
+        self._own = (self._rates / (2 - self._rates) * (1 - self.left**2)).astype(self.sums.dtype)
 
     def set(self, sums: NDArray[Any], left: NDArray[Any]) -> None:
         """Go on from these averages."""
         self.sums[:], self.left[:] = sums, left
-        self._know()
+        self._vary()
 
     def reset(self) -> None:
         """Forget everything."""
@@ -153,8 +151,7 @@ class Calibration(NamedTuple):
         """From `arrays`. Raises KeyError naming the one that is missing."""
         blocks = tuple(slice(int(start), int(stop)) for start, stop in arrays["blocks"])
         plan = Plan(tuple(map(float, arrays["rates"])), blocks)
-        common = float(arrays["common"])
-        conditional = Conditional(arrays["centre"], arrays["scale"], arrays["doubt"], common)
+        conditional = Conditional(*(arrays[name] for name in Conditional._fields))
         return cls(
             plan=plan,
             conditional=conditional,
@@ -176,11 +173,12 @@ class Mewma:
         fitted = calibration.conditional
         self._dimensions = calibration.plan.dimensions
         self._centre, self._inverse = fitted.centre, 1 / fitted.scale
-        self._averages = Averages(calibration.plan, fitted.doubt, fitted.common)
+        self._doubt = fitted.doubt.reshape(len(fitted.doubt), -1)
+        self._averages = Averages(calibration.plan, fitted.doubt)
         self._mean, self._scale = calibration.mean, 1 / (calibration.q * calibration.threshold)
         self._ratio = 0.0
-        self._row = np.zeros((1, self._dimensions + len(fitted.doubt)))
-        self._vector, self._indicator = self._row[0, : self._dimensions], self._row[0, self._dimensions :]
+        self._row = np.zeros((1, self._averages.width))
+        self._vector, self._behind = self._row[0, : self._dimensions], self._row[0, self._dimensions :]
 
     def update(self, vector: NDArray[Any], cluster: int = 0) -> float:
         """The ratio of the statistic to its threshold: above 1 is an alarm. Raises ValueError, one line.
@@ -194,8 +192,7 @@ class Mewma:
             raise ValueError("the vector of a sample holds NaN or infinity; the sample is left out")
         np.subtract(vector, self._centre[cluster], out=self._vector)
         self._vector *= self._inverse[cluster]
-        self._indicator[:] = 0
-        self._indicator[cluster] = 1
+        self._behind[:] = self._doubt[cluster]
         q = self._averages.push(self._row)
         q -= self._mean
         q *= self._scale

@@ -55,6 +55,11 @@ class Follower:
             log.exception("drift.failed", samples=len(scored), effect="they are not compared")
         self._keeper.keep()
 
+    def alarmed(self, replica: str) -> bool:
+        """Whether an alarm that pages is up on a replica."""
+        found = self.watch.replicas.get(replica)
+        return found is not None and any(alarm.pages for alarm in found.alarms.values())
+
     def show(self, collected: Collected) -> None:
         """Add what is published."""
         self.watch.show(collected, self._config.namespace, self._config.pod)
