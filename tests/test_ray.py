@@ -35,8 +35,7 @@ pytest.importorskip("ray.data", reason="Ray is not installed: pip install 'paleg
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[str]:
     """The address of a small Ray, which commands in this process are in already."""
-    import palegreen.evaluators.baseline.cluster  # noqa: F401  # Ray takes from it where to listen
-    import ray
+    from palegreen.evaluators.baseline.cluster import ray  # which tells it first where to listen
 
     # Workers yield to all else by default, so that on a busy machine tests would wait.
     with pytest.MonkeyPatch.context() as patched:

@@ -93,14 +93,14 @@ class Cluster:
                 "--format parquet writes it, or --engine local"
             )
         try:
-            found = pieces(source)
+            asked = [(piece, since) for piece in pieces(source)]
         except ParquetError as refused:
             raise BaselineError(str(refused)) from None
         one = OneEmbedder()
-        for read in self._map(_read, found, 1):
+        for read in self._map(_read, asked, 1):
             for digest, where in read.embedders.items():
                 one.saw(digest, where)
-            yield from (sample for sample in read.samples if since is None or sample.time >= since)
+            yield from read.samples
             if read.refused:
                 raise BaselineError(read.refused)
 
@@ -152,14 +152,16 @@ def _done(row: dict[str, bytes], function: Callable[[Any, Work], Any], work: Wor
     return {"item": pickle.dumps(function(pickle.loads(row["item"]), work))}  # noqa: S301  # of the command
 
 
-def _read(piece: Piece, work: Work) -> Read:
-    found = Read([], {})
+def _read(asked: tuple[Piece, float | None], work: Work) -> Read:
+    (piece, since), found = asked, Read([], {})
     if (here := version("palegreen")) != work.version:
         return found._replace(refused=f"--engine ray: a worker has palegreen {here}; allowed: {work.version}, as here")
     redactor = _redactor(work.redaction, work.key)
     try:
         for where, record in records(piece):
             sample = jsonl.of_record(record, where)
+            if since is not None and sample.time < since:
+                continue
             if digest := embedder_of(record):
                 found.embedders.setdefault(digest, where)
             found.samples.append(redactor.sample(sample))
