@@ -126,7 +126,7 @@ class Cluster:
             for row in done.iter_rows():
                 yield pickle.loads(row["item"])  # noqa: S301  # of our own workers
         except RayError as failure:
-            raise BaselineError(f"--engine ray: a worker failed: {_last_line(failure)}") from None
+            raise BaselineError(f"--engine ray: a worker failed: {_cause(failure)}") from None
 
     def _join(self) -> None:
         if not ray.is_initialized():
@@ -134,16 +134,17 @@ class Cluster:
             try:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, include_dashboard=False)
             except (ConnectionError, RuntimeError, ValueError) as failure:
-                raise BaselineError(f"--engine ray: {address}: {_last_line(failure)}") from None
+                raise BaselineError(f"--engine ray: {address}: {_cause(failure)}") from None
             self._joined = True
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
 
 
-def _last_line(failure: Exception) -> str:
-    """What Ray says: the cause is at the end."""
-    lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
+def _cause(failure: Exception) -> str:
+    """The last line of what Ray says of the first failure, the others being what came of it."""
+    first, _, _ = str(failure).partition("The above exception was the direct cause")
+    lines = [line.strip() for line in first.splitlines() if line.strip()]
     return lines[-1] if lines else type(failure).__name__
 
 
