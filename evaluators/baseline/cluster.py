@@ -93,14 +93,14 @@ class Cluster:
                 "--format parquet writes it, or --engine local"
             )
         try:
-            found = pieces(source)
+            asked = [(piece, since) for piece in pieces(source)]
         except ParquetError as refused:
             raise BaselineError(str(refused)) from None
         one = OneEmbedder()
-        for read in self._map(_read, found, 1):
+        for read in self._map(_read, asked, 1):
             for digest, where in read.embedders.items():
                 one.saw(digest, where)
-            yield from (sample for sample in read.samples if since is None or sample.time >= since)
+            yield from read.samples
             if read.refused:
                 raise BaselineError(read.refused)
 
@@ -126,7 +126,7 @@ class Cluster:
             for row in done.iter_rows():
                 yield pickle.loads(row["item"])  # noqa: S301  # of our own workers
         except RayError as failure:
-            raise BaselineError(f"--engine ray: a worker failed: {_last_line(failure)}") from None
+            raise BaselineError(f"--engine ray: a worker failed: {_cause(failure)}") from None
 
     def _join(self) -> None:
         if not ray.is_initialized():
@@ -134,16 +134,17 @@ class Cluster:
             try:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, include_dashboard=False)
             except (ConnectionError, RuntimeError, ValueError) as failure:
-                raise BaselineError(f"--engine ray: {address}: {_last_line(failure)}") from None
+                raise BaselineError(f"--engine ray: {address}: {_cause(failure)}") from None
             self._joined = True
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
 
 
-def _last_line(failure: Exception) -> str:
-    """What Ray says: the cause is at the end."""
-    lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
+def _cause(failure: Exception) -> str:
+    """The last line of what Ray says of the first failure, the others being what came of it."""
+    first, _, _ = str(failure).partition("The above exception was the direct cause")
+    lines = [line.strip() for line in first.splitlines() if line.strip()]
     return lines[-1] if lines else type(failure).__name__
 
 
@@ -152,14 +153,16 @@ def _done(row: dict[str, bytes], function: Callable[[Any, Work], Any], work: Wor
     return {"item": pickle.dumps(function(pickle.loads(row["item"]), work))}  # noqa: S301  # of the command
 
 
-def _read(piece: Piece, work: Work) -> Read:
-    found = Read([], {})
+def _read(asked: tuple[Piece, float | None], work: Work) -> Read:
+    (piece, since), found = asked, Read([], {})
     if (here := version("palegreen")) != work.version:
         return found._replace(refused=f"--engine ray: a worker has palegreen {here}; allowed: {work.version}, as here")
     redactor = _redactor(work.redaction, work.key)
     try:
         for where, record in records(piece):
             sample = jsonl.of_record(record, where)
+            if since is not None and sample.time < since:
+                continue
             if digest := embedder_of(record):
                 found.embedders.setdefault(digest, where)
             found.samples.append(redactor.sample(sample))

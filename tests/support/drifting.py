@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from palegreen.evaluators.baseline.engine import Local
 from palegreen.evaluators.baseline.fit import Detectors, Fitted, fit
 from palegreen.evaluators.baseline.prepare import embed, gather
 from palegreen.evaluators.baseline.progress import silent
@@ -40,9 +41,10 @@ def traffic(n: int, seed: int, **fields: Any) -> list[Sample]:
 @cache
 def baseline() -> Fitted:
     """Of 900 samples; a false page every 2,000."""
-    gathered = gather(traffic(900, seed=0), Redactor(RedactionConfig()), silent)
+    redactor = Redactor(RedactionConfig())
+    gathered = gather(map(redactor.sample, traffic(900, seed=0)), silent)
     return fit(
-        embed(gathered, Embedder(), silent),
+        embed(gathered, Local(Embedder(), redactor), silent),
         Embedder(),
         _CHECKS,
         Detectors(calibrate, limits),
