@@ -24,6 +24,7 @@ from palegreen.evaluators.baseline.segments import Named
 from palegreen.evaluators.baseline.split import Thirds, thirds
 from palegreen.evaluators.checks.registry import Checks
 from palegreen.evaluators.checks.view import View
+from palegreen.evaluators.detectors.mewma import BLOCKS
 from palegreen.evaluators.embed.embedder import Embedder
 
 _TOLD = ("threshold", "run_length", "rates", "blocks", "curve", "horizon", "streams", "how")
@@ -49,6 +50,7 @@ class Calibrate(Protocol):
         *,
         seed: int,
         clusters: NDArray[np.intp],
+        blocks: Sequence[slice],
         progress: Callable[[float], None],
     ) -> Calibration:
         """Of vectors (n, dimensions) in the order of time."""
@@ -103,7 +105,8 @@ def fit(
         )
     about = {}
     for channel in ("response", "prompt"):
-        found = _calibrated(channel, projected, parts, detectors.calibrate, run_length.shares[channel], seed, bar)
+        share = run_length.shares[channel]
+        found = _calibrated(channel, features, projected, parts, detectors.calibrate, share, seed, bar)
         if found is not None:
             kept = found.arrays()
             about[channel] = {name: kept[name].tolist() for name in _TOLD}
@@ -142,7 +145,14 @@ def fit(
 
 
 def _calibrated(
-    channel: str, projected: Projected, parts: Thirds, calibrate: Calibrate, run_length: float, seed: int, bar: Bar
+    channel: str,
+    features: Features,
+    projected: Projected,
+    parts: Thirds,
+    calibrate: Calibrate,
+    run_length: float,
+    seed: int,
+    bar: Bar,
 ) -> Calibration | None:
     """A channel's calibration on its third, in the order of time; None if the baseline has no such channel."""
     vectors = getattr(projected, channel)
@@ -166,12 +176,19 @@ def _calibrated(
                 run_length,
                 seed=seed,
                 clusters=cluster[calibration],
+                blocks=_blocks(len(features.measures) if channel == "response" else 0),
                 progress=progress,
             )
         except ValueError as refused:
             raise BaselineError(f"the {channel} channel cannot be calibrated: {refused}") from None
         progress(1.0)
         return found
+
+
+def _blocks(measures: int) -> list[slice]:
+    """The detector's blocks behind one of the measures, which would be lost among a hundred dimensions."""
+    moved = [slice(block.start + measures, block.stop + measures) for block in BLOCKS]
+    return [slice(0, measures), *moved] if measures else moved
 
 
 def _quantiles(prepared: Prepared, projected: Projected, parts: Thirds) -> Quantiles:

@@ -28,6 +28,8 @@ PROMPTS = 100
 _PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 _FOLDS = 4
 _FLAT = 1e-6  # of the largest variance: beyond lies rounding, not text
+_KNOWN = 0.95
+"""Share of the samples that have a measure, at least."""
 _STILL = 1e-8  # variance of unit vectors that are one and the same
 
 
@@ -44,6 +46,7 @@ def learn(rows: Rows, parts: Thirds, seed: int) -> Arrays:
     arrays |= _whitening("response", residual, parts.block[parts.whitening])
     if not arrays["response.scale"].size:
         raise BaselineError("the responses are all alike; allowed: samples whose responses differ")
+    arrays |= _measured(rows.measures, expected, parts, float(arrays["penalty"]))
     variance = float(rows.response[parts.whitening].var(axis=0).sum())
     arrays["explained"] = np.array(1 - float(residual.var(axis=0).sum()) / max(variance, _STILL))
     asked, checked = (third[rows.has_prompt[third]] for third in (parts.whitening, parts.calibration))
@@ -76,6 +79,26 @@ def _regression(rows: Rows, blocks: NDArray[np.intp], seed: int) -> Arrays:
         "centroids": centroids,
         "temperature": np.array(spread),
         "answers": _centroids(rows.response, seed)[0],
+    }
+
+
+def _measured(measures: Floats, phi: Floats, parts: Thirds, penalty: float) -> Arrays:
+    """The measures that nearly all samples have and that differ, regressed on the conditions (n, c)."""
+    weights, intercepts, scales, which = [], [], [], []
+    for at in range(measures.shape[1]):
+        known = np.isfinite(measures[:, at])
+        seen, held = (third[known[third]] for third in (parts.regression, parts.whitening))
+        if known.mean() < _KNOWN or measures[seen, at].std() < _STILL:
+            continue
+        ridge = Ridge(penalty).fit(phi[seen], measures[seen, at])
+        residual = measures[held, at] - ridge.predict(phi[held])
+        which.append(at)
+        weights.append(ridge.coef_)
+        intercepts.append(ridge.intercept_ + residual.mean())
+        scales.append(max(float(residual.std()), _STILL))
+    made = {"weights": np.array(weights).reshape(len(which), phi.shape[1]).T, "intercept": intercepts, "scale": scales}
+    return {"measured.which": np.array(which, np.intp)} | {
+        f"measured.{name}": np.ascontiguousarray(array, np.float32) for name, array in made.items()
     }
 
 

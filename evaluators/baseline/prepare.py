@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from palegreen.evaluators.baseline.engine import Engine
 from palegreen.evaluators.baseline.errors import BaselineError
-from palegreen.evaluators.baseline.features import Rows
+from palegreen.evaluators.baseline.features import Rows, measures_of
 from palegreen.evaluators.baseline.progress import Bar
 from palegreen.evaluators.embed.parts import VectorsOf
 from palegreen.evaluators.sample import Sample
@@ -75,8 +75,9 @@ def embed(gathered: Gathered, engine: Engine, bar: Bar) -> Prepared:
         for batch in engine.embedded(samples):
             vectors += batch
             done(len(batch))
+    measures = [measures_of(sample) for sample in samples]
     try:
-        return Prepared(samples, gathered.left_out, vectors, Rows.of(vectors))
+        return Prepared(samples, gathered.left_out, vectors, Rows.of(vectors, measures))
     except ValueError as refused:
         raise BaselineError(f"{refused}; allowed: numbers; the embedder is {engine.embedder.name}") from None
 

@@ -9,12 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from palegreen.evaluators.baseline.features import CLIP, Floats, Rows
+from palegreen.evaluators.baseline.features import CLIP, Floats, Rows, measures_of
 from palegreen.evaluators.baseline.scalars import WATCHED
 from palegreen.evaluators.drift.alarm import Channel
 from palegreen.evaluators.drift.model import Model
 from palegreen.evaluators.drift.ring import packed
 from palegreen.evaluators.embed.parts import VectorsOf
+from palegreen.evaluators.sample import Sample
 
 
 class Row(NamedTuple):
@@ -37,11 +38,11 @@ def sound(vectors: VectorsOf) -> bool:
     return "response" in vectors and all(math.isfinite(vector.dot(vector)) for vector in vectors.values())
 
 
-def projected(model: Model, vectors: Sequence[VectorsOf]) -> Iterator[Row]:
+def projected(model: Model, samples: Sequence[Sample], vectors: Sequence[VectorsOf]) -> Iterator[Row]:
     """Each sample, in order; all are `sound`."""
     if not vectors:
         return
-    seen = model.features.many(Rows.of(vectors))
+    seen = model.features.many(Rows.of(vectors, [measures_of(sample) for sample in samples]))
     # Of a cluster of which the calibration had no samples, as those without a prompt, nothing is known either.
     clusters = np.where(seen.cluster < model.known, seen.cluster, -1)
     scalars = {channel: seen.scalars[channel].tolist() for channel in WATCHED}

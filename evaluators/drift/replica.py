@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ BYTES = 64 << 10
 """State of a replica at most."""
 _FIXED = 1024  # of latches, ratios and counts
 _NAMED = 5
+_MOVED = 4.0  # standard errors
 Markers = Callable[[str, float], list[str]]
 """Of a replica and a time: what changed there since, in a few words each."""
 
@@ -104,6 +106,7 @@ class Replica:
         samples = self._ring.samples()
         carrying = self._evidence.strongest()
         top: Row | None = None
+        measures: list[str] = []
         if channel == "check":
             top, since = carrying[0]
             moved = samples[(samples["number"] >= since) & self._ring.high(top.stream, samples)][::-1]
@@ -112,6 +115,8 @@ class Replica:
             there = ~np.isnan(vectors[:, 0])
             samples = samples[there]
             change = located(vectors[there])
+            if channel == "response":
+                measures = self._measures(vectors[there][change.at :])
             since = int(samples["number"][change.at])
             moved = samples[change.at + np.argsort(-change.moved[change.at :], kind="stable")]
         first = samples[np.searchsorted(samples["number"], since).clip(max=len(samples) - 1)]
@@ -125,12 +130,18 @@ class Replica:
             time=seen.time,
             since=since,
             since_time=since_time,
-            checks=named([row for row, _ in carrying])[:_NAMED],
+            checks=tuple(dict.fromkeys((*measures, *named([row for row, _ in carrying]))))[:_NAMED],
             segment=top.segment if top is not None else "",
             side="prompt" if channel == "prompt" else "both" if prompts_too else "response",
             moved=tuple(_called(sample) for sample in moved[:_NAMED]),
             markers=tuple(self._markers(self.name, since_time)),
         )
+
+    def _measures(self, vectors: NDArray[Any]) -> list[str]:
+        """Measures of the response whose mean moved, of whitened vectors since the change, (n, d)."""
+        names = self._model.features.measures
+        moved = np.abs(vectors[:, : len(names)].mean(axis=0)) * math.sqrt(len(vectors))
+        return [names[at] for at in np.argsort(-moved, kind="stable") if moved[at] > _MOVED]
 
     def state(self) -> dict[str, State]:
         """To go on from after a restart; the alarms are kept apart."""

@@ -94,7 +94,7 @@ class Watch:
             elif result == "watched":
                 fit.append(at)
             results.append(result)
-        rows = iter(projected(self.model, [vectors[at] for at in fit]))
+        rows = iter(projected(self.model, [batch[at].sample for at in fit], [vectors[at] for at in fit]))
         events: list[Event] = []
         for scored, result in zip(batch, results, strict=True):
             sample = scored.sample
