@@ -18,7 +18,6 @@ import json
 import platform
 import statistics
 import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -123,7 +122,7 @@ class Ours:
         ]
 
 
-def _silent(_label: str, _total: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _silent(_label: str, _total: int):  # type: ignore[no-untyped-def]
     from contextlib import nullcontext
 
     return nullcontext(lambda _: None)

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import click
 
-from palegreen.cli.baseline import bar
+from palegreen.cli.telling import bar
 from palegreen.runtime.log import configure
 from palegreen.runtime.yamlfile import ConfigError
 

@@ -1,4 +1,4 @@
-"""Weights that are a little wrong: a model file rounded to fewer bits. It loads, answers, and says the same of itself."""
+"""Weights that are a little wrong: a model file rounded to fewer bits. It loads, and says the same of itself."""
 
 from __future__ import annotations
 

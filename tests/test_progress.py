@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -92,6 +92,21 @@ def test_an_engine_that_makes_tokens_for_others_is_saturated_however_long_we_wai
         assert shown(probe)["when"] == clock.now
 
 
+def test_a_metrics_page_that_is_late_is_compared_with_what_it_said_before() -> None:
+    looks: Iterator[Mapping[str, float] | None] = iter([{"made": 1.0}, None, {"made": 5.0}, None, None])
+    clock = Clock()
+    with Fake() as fake:
+        probe = progress(fake, clock, look=lambda _: next(looks))
+        probe.run(Event())
+        fake.mode = "hung"
+        clock.now += 500
+        probe.run(Event())
+        assert probe.state == "saturated"
+        clock.now += 500
+        probe.run(Event())
+        assert probe.state == "hung"
+
+
 def test_tokens_that_pass_through_our_own_proxy_are_progress_too(tmp_path: Path) -> None:
     clock = Clock()
     with Fake(metrics=False) as fake:
@@ -118,7 +133,30 @@ def test_without_any_other_evidence_an_engine_is_called_hung_later_and_still_wit
             clock.now += 15
             probe.run(Event())
             states.append(probe.state)
-        assert states == ["saturated"] * 3 + ["hung"] * 5
+        assert states == ["saturated"] * 4 + ["hung"] * 4
+
+
+def test_a_busy_engine_that_answers_nothing_else_is_waited_for_longer_the_second_time() -> None:
+    clock, waits = Clock(), []
+
+    class Waiting(Chat):
+        def ask(self, request: dict[str, Any], *, timeout: float, stopped: Event) -> Any:
+            waits.append(timeout)
+            return super().ask(request, timeout=timeout, stopped=stopped)
+
+    with Fake(metrics=False) as fake:
+        canary = CanaryConfig(url=fake.url)
+        config = EvaluateConfig(sink_address="127.0.0.1:0", canary=canary)
+        chat = Waiting(Replica(fake.url, clock=fake.clock), detailed=False)
+        probe = Progress(config, canary, chat, "small", clock=clock)
+        fake.mode = "hung"
+        clock.now += 25
+        probe.run(Event())
+        fake.mode = "well"  # its queue has come to us
+        probe.run(Event())
+        assert probe.state == "progress"
+        probe.run(Event())
+    assert waits == [10, 50, 10]
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,10 @@
 
 Streams in which nothing is wrong are drawn from the calibration third by the stationary bootstrap (Politis, Romano,
 JASA 89, 1994): runs of successive samples, since neighbours are alike. A finite baseline knows the means and spreads of
-clusters only so well, so each stream has a truth of its own, drawn around the baseline by its `doubt`. In half of the
-streams the mix of clusters is another one, drawn at random. The threshold is the larger of the two that give the
-declared run length with the baseline's own mix and with other mixes.
+clusters only so well, so each stream has a truth of its own, drawn around the baseline by its `error`. In half of the
+streams the mix of clusters is another one, drawn at random, and the truth is drawn by `doubt`. The threshold is the
+larger of the one that gives the declared run length with the baseline's own mix and the one that gives three quarters
+of it with other mixes.
 
 A run length longer than the simulation can show is extrapolated: its logarithm is linear in the threshold.
 """
@@ -31,6 +32,7 @@ _SHORTEST = 1_500
 _PILOT = 1_500  # samples from which Q is brought to one scale
 _FIRST = 32  # samples: shorter run lengths are not asked for
 _GRID = 120
+_OTHER_MIX = 0.75  # of the declared run length
 
 
 def calibrate(
@@ -70,7 +72,7 @@ def calibrate(
     own, other = Curve.of(peaks[:, :streams]), Curve.of(peaks[:, streams:])
     threshold, how = own.threshold(run_length)
     if count > 1:
-        threshold = max(threshold, other.threshold(run_length)[0])
+        threshold = max(threshold, other.threshold(_OTHER_MIX * run_length)[0])
     return Calibration(
         plan=plan,
         conditional=fitted,
@@ -168,18 +170,21 @@ class _Null:
         bounds /= bounds[:, -1:]
         picked = self._draw.random((streams, length))
         drawn = np.stack([np.searchsorted(bounds[at], picked[at]) for at in range(streams)], axis=1)
-        return np.minimum(drawn, len(self._members) - 1)
+        return np.asarray(np.minimum(drawn, len(self._members) - 1))
 
     def _truths(self, streams: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Where the means of clusters may really lie beside their centres, and their spreads beside their scales.
 
-        (streams, clusters, dimensions) each, after scaling.
+        (streams, clusters, dimensions) each, after scaling. In the second half of the streams what clusters are made of
+        has changed, too.
         """
         fitted, sizes = self._fitted, [block.stop - block.start for block in self._plan.blocks]
         clusters, dimensions = fitted.centre.shape
         apart = np.empty((streams, clusters, dimensions), np.float32)
         for at, block in enumerate(self._plan.blocks):
-            apart[:, :, block] = fitted.doubt[:, at] @ self._draw.normal(size=(streams, clusters, sizes[at]))
+            normal = self._draw.normal(size=(streams, clusters, sizes[at]))
+            apart[: streams // 2, :, block] = fitted.error[:, at] @ normal[: streams // 2]
+            apart[streams // 2 :, :, block] = fitted.doubt[:, at] @ normal[streams // 2 :]
         spread = np.exp(self._draw.normal(size=(streams, clusters, len(sizes))) * fitted.spread_error / 2)
         return apart, np.repeat(spread.astype(np.float32), sizes, axis=2)
 

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _WITHIN = 0.5
-"""Variance by which the mean of a cluster moves if its own mix of questions does, over that between clusters."""
+"""Variance by which the mean of a cluster moves if its own mix of questions does, over that between clusters or that
+of the error of a mean, whichever is less: clusters are as fine as samples allow."""
 
 _PRIOR = 1.0
 """Samples that the common spread counts for, beside those of the cluster."""
@@ -30,12 +31,14 @@ class Conditional(NamedTuple):
     """Centre and scale, (clusters, dimensions), and `doubt`, (clusters, blocks, clusters).
 
     Of a mix of clusters with weights w, the variance of the mean in a block is |w @ doubt[:, block]|^2, after scaling.
+    `error` is the same of that part which comes of the baseline being finite.
     `spread_error`: relative standard error of the variance, (clusters, blocks).
     """
 
     centre: NDArray[np.float64]
     scale: NDArray[np.float64]
     doubt: NDArray[np.float64]
+    error: NDArray[np.float64]
     spread_error: NDArray[np.float64]
 
     @classmethod
@@ -64,13 +67,14 @@ class Conditional(NamedTuple):
         seen = np.add.reduceat((means - vectors.mean(axis=0)) ** 2, starts, axis=1) / sizes
         noise = (share * error).sum(axis=0)
         between = np.maximum((share * (seen - error)).sum(axis=0), 0) + noise * np.sqrt(2 / (sizes * count))
-        centre, doubt = np.empty_like(means), np.empty((count, len(blocks), count))
+        centre, (doubt, unknown) = np.empty_like(means), np.empty((2, count, len(blocks), count))
         for at, block in enumerate(blocks):
             told = counts / variance[:, at]
             precision = np.diag(told) + (np.eye(count) - 1 / count) / max(between[at], 1e-12)
             precision += n_whitening * share * share.T / (pooled[at] + between[at])
             covariance = np.linalg.inv(precision)
             centre[:, block] = covariance @ (told[:, None] * means[:, block])
-            covariance += np.eye(count) * _WITHIN * between[at] * (count > 1)
-            doubt[:, at] = np.linalg.cholesky(covariance) / np.sqrt(variance[:, at, None])
-        return cls(centre, np.repeat(np.sqrt(variance), sizes, axis=1), doubt, np.sqrt(relative / known))
+            changed = covariance + np.eye(count) * _WITHIN * min(between[at], noise[at]) * (count > 1)
+            for roots, each in ((unknown, covariance), (doubt, changed)):
+                roots[:, at] = np.linalg.cholesky(each) / np.sqrt(variance[:, at, None])
+        return cls(centre, np.repeat(np.sqrt(variance), sizes, axis=1), doubt, unknown, np.sqrt(relative / known))

@@ -79,9 +79,14 @@ def balance(of: Replay) -> Iterator[str]:
     line = f"false pages: one in {of.every:.0f} samples is declared, {of.expected:.3g} expected here"
     daily, seen = of.per_day(of.expected), of.per_day(pages)
     if daily is not None and seen is not None:
-        yield f"{line} ({daily:.3g} a day); seen: {pages} page{'s' if pages != 1 else ''} ({seen:.3g} a day)"
+        yield f"{line} ({_few(daily)} a day); seen: {pages} page{'s' if pages != 1 else ''} ({_few(seen)} a day)"
     else:
         yield f"{line}; seen: {pages} page{'s' if pages != 1 else ''}"
     for channel, said in of.baseline.calibration.items():
         if str(said.get("how", "simulated")) != "simulated":
             yield f"the threshold of the channel {channel} was {said['how']}"
+
+
+def _few(times: float) -> str:
+    """A number of times, in two digits where it is small."""
+    return f"{times:.0f}" if times >= 10 else f"{times:.2g}"

@@ -45,6 +45,6 @@ class CanaryConfig(Section):
     progress_timeout: Seconds = Field(10.0, description="of such a request")
     hung_after: Seconds = Field(
         30.0,
-        description="no progress for so long, by any evidence, is a hung engine; twice as long where there is"
+        description="no progress for so long, by any evidence, is a hung engine; 2.5 times as long where there is"
         " no evidence but the request itself",
     )

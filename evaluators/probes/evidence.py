@@ -13,7 +13,7 @@ from palegreen.evaluators.probes.client import AskError, Replica
 _TOKENS = ("palegreen_engine_generation_tokens_total", "palegreen_engine_prompt_tokens_total")
 _BESIDE = frozenset({"llamacpp:n_decode_total"})  # its token counters move only when an answer is over
 _LINE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{[^\n]*\})?[ \t]+([0-9.eE+]+)")
-_TIMEOUT = 3.0
+_TIMEOUT = 5.0
 
 
 def counters(replica: Replica, stopped: Event, timeout: float = _TIMEOUT) -> Mapping[str, float] | None:

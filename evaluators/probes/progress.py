@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 State = Literal["progress", "saturated", "hung", "down", "loading", "unknown"]
 STATES: tuple[State, ...] = ("progress", "saturated", "hung", "down", "loading", "unknown")
-_BLIND = 2  # times `hung_after`, where nothing but the request itself could show progress
+_BLIND = 2.5  # times `hung_after`, where nothing but the request itself could show progress
 
 
 class Progress:
@@ -62,6 +62,8 @@ class Progress:
         self._passing = passing
         self._clock, self._wall = clock, wall
         self._since = clock()  # the last progress, or the start
+        self._seen: Mapping[str, float] | None = None  # counters when they were last to be had
+        self._blind = False  # in the last round nothing but the request itself could show progress
         self._shown: tuple[State, float] | None = None  # and when there was progress, epoch seconds, 0 if never
 
     @property
@@ -71,19 +73,22 @@ class Progress:
 
     def run(self, stopped: Event) -> None:
         """One round."""
-        began, before = self._clock(), self._look(stopped)
+        began = self._clock()
+        before = self._seen = self._look(stopped) or self._seen
         try:
-            self._ask(stopped)
+            self._ask(stopped, self._patience(began))
         except AskError as failure:
             if failure.reason == "stopped":
                 return
             after = self._look(stopped)
             working = moved(before, after) or self._passing() > began
-            blind = after is None and not self._passing()
+            self._seen = after or before
+            self._blind = after is None and not self._passing()
             if working:
                 self._progressed()
-            self._set(self._judge(failure, working, blind), failure)
+            self._set(self._judge(failure, working), failure)
         else:
+            self._blind = False
             self._progressed()
             self._set("progress", None)
 
@@ -98,16 +103,20 @@ class Progress:
         if when:
             collected.add("palegreen_forward_progress_timestamp_seconds", when, *self._labels)
 
-    def _ask(self, stopped: Event) -> None:
+    def _patience(self, now: float) -> float:
+        """Seconds to wait for an answer. Where a busy server answers nothing else, we wait for the end of its queue."""
+        return max(self._timeout, self._hung_after * _BLIND - (now - self._since)) if self._blind else self._timeout
+
+    def _ask(self, stopped: Event, timeout: float) -> None:
         """Ask for one token; any answer is progress, also one that is not understood. Raises AskError."""
         if not self._model:
             listed = self._chat.models(timeout=self._timeout, stopped=stopped)
             self._model = listed[0] if listed else ""
         body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "temperature": 0}
         asked = body | ({"model": self._model} if self._model else {})
-        self._chat.ask(asked, timeout=self._timeout, stopped=stopped)
+        self._chat.ask(asked, timeout=timeout, stopped=stopped)
 
-    def _judge(self, failure: AskError, working: bool, blind: bool) -> State:
+    def _judge(self, failure: AskError, working: bool) -> State:
         if failure.reason == "connection":
             return "down"
         if failure.status == 503 and b"loading" in failure.body.lower():
@@ -118,7 +127,7 @@ class Progress:
             return "saturated" if working else "down"
         if failure.reason in ("refused", "malformed", "secret"):
             return "unknown"
-        patience = self._hung_after * (_BLIND if blind else 1)
+        patience = self._hung_after * (_BLIND if self._blind else 1)
         return "hung" if not working and self._clock() - self._since >= patience else "saturated"
 
     def _progressed(self) -> None:

@@ -18,7 +18,7 @@ from palegreen.evaluators.probes.client import AskError
 from palegreen.evaluators.probes.prompts import BUILT_IN, Prompt, prompts
 from palegreen.evaluators.probes.reference import FORMAT, Case, Recorded, Reference, save, writable
 
-_TIMEOUT = 120.0  # seconds of one answer
+_TIMEOUT = 300.0  # seconds of one answer
 _AT_ONCE = 4
 
 
