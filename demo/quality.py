@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,12 @@ _MOST = 5  # samples that are shown at once
 _WORST = 3  # checks that are named
 _QUESTION = 60  # columns
 _ALARMS = ("drift.alarm", "drift.released")
+_CHANNELS = {
+    "response": "answers to such questions are not what they were",
+    "check": "checks fail, or scores fall, more than they did",
+    "prompt": "other questions are asked than were",
+}
+_TOLD = {"checks": "seen by", "markers": "changed about then", "moved": "moved most"}
 
 
 @dataclass(slots=True)
@@ -60,7 +66,7 @@ class Quality:
         told = [json.loads(line) for line in whole.splitlines() if line.startswith(b"{")]
         return [self._alarm(entry) for entry in told if entry.get("event") in _ALARMS]
 
-    def _alarm(self, entry: dict[str, Any]) -> str:
+    def _alarm(self, entry: Mapping[str, Any]) -> str:
         line = alarm(entry)
         if self._marked is not None and entry["event"] == "drift.alarm":
             with contextlib.suppress(OSError):
@@ -81,9 +87,14 @@ class Quality:
         return [described(stored) for stored in new]
 
 
-def alarm(entry: dict[str, Any]) -> str:
+def alarm(entry: Mapping[str, Any]) -> str:
     """What the evaluator logged of an alarm, as a line."""
-    return " ".join(f"{name}={value}" for name, value in entry.items() if name not in ("timestamp", "level"))
+    what = _CHANNELS.get(entry["channel"], entry["channel"])
+    if entry["event"] == "drift.released":
+        return f"over     {what}: as usual again"
+    found = [f"began {entry['sample'] - entry['since'] + 1} answers ago"]
+    found += [f"{label}: {entry[key]}" for key, label in _TOLD.items() if entry.get(key)]
+    return f"{'ALARM ' if entry['pages'] else 'notice'}   {what}; {'; '.join(found)}"
 
 
 def _watched(samples: Samples) -> float:
@@ -109,6 +120,11 @@ def _parts(samples: Samples) -> Iterator[str]:
     yield f"{total(samples, name, result='fail'):.0f} failed{named}"
     if unscored := total(samples, name, result="unscored"):
         yield f"{unscored:.0f} without text"
+    canaries = {
+        result: total(samples, "palegreen_canary_runs_total", result=result) for result in ("pass", "fail", "error")
+    }
+    if any(canaries.values()):
+        yield f"canaries {' '.join(f'{times:.0f} {result}' for result, times in canaries.items() if times)}"
     scores = sorted((labels["channel"], value) for labels, value in samples.get("palegreen_drift_score_ratio", ()))
     if scores:
         yield f"drift {' '.join(f'{channel} {value:.2f}' for channel, value in scores)}"

@@ -19,6 +19,8 @@ from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 
+import yaml
+
 from palegreen.demo import control, engine, gpu
 from palegreen.demo.faults import FAULTS
 from palegreen.demo.live import Live, scrape
@@ -31,6 +33,7 @@ REPLICAS = 3
 """So many that the one that differs from the others can be named."""
 BASELINE = "baseline"
 """The baseline that is part of the package: of these questions, as the packaged model answers them."""
+_PALEGREEN = (sys.executable, "-m", "palegreen.cli.main")
 _READY_WITHIN = 60.0  # seconds for a daemon to show its first readings
 _QUALITY_PORT = 9451  # of the first evaluator's metrics, if it is free
 
@@ -50,9 +53,10 @@ def run(engine_url: str | None, port: int, seconds: float | None, requests_per_s
             engines = [None] if engine_url else _start_engines(stack, folder)
             urls = [server.url if server is not None else str(engine_url) for server in engines]
             live = _start_node(stack, folder, urls, port)
+            compared = [] if engine_url else _compared(folder, urls[0])
             replicas = []
             for number, (server, url) in enumerate(zip(engines, urls, strict=True), 1):
-                proxy, quality = _start_evaluator(stack, folder, number, url, packaged=server is not None)
+                proxy, quality = _start_evaluator(stack, folder, number, url, compared)
                 replicas.append(Replica(number, server, proxy, quality, requests_per_second / len(urls)))
             faults = Faults(replicas, folder)
             if stack.enter_context(control.listening(faults.answer)):
@@ -143,16 +147,31 @@ def _start_node(stack: contextlib.ExitStack, folder: Path, urls: Sequence[str], 
     return Live(metrics)
 
 
+def _compared(folder: Path, url: str) -> list[str]:
+    """What evaluators of the packaged model are told: its baseline, and canaries recorded from a replica that is well,
+    for all of them: they are the same program with the same weights."""
+    given = ["--baseline", str(files("palegreen.demo") / BASELINE)]
+    _say("canaries recording what the model answers to four fixed questions")
+    reference, config = folder / "canaries.json", folder / "evaluate.yaml"
+    prompts = str(files("palegreen.demo") / "canaries.yaml")
+    command = ["canary", "record", "--url", url, "--prompts", prompts, "--out", str(reference)]
+    command += ["--repeat", "2", "--sampled", "2"]
+    done = subprocess.run([*_PALEGREEN, *command], capture_output=True, text=True, check=False)
+    if done.returncode:
+        _say(f"canaries none: {done.stderr.strip()}")
+        return given
+    config.write_text(yaml.safe_dump({"canary": {"reference": str(reference), "requests_per_minute": 4}}))
+    return [*given, "--config", str(config)]
+
+
 def _start_evaluator(
-    stack: contextlib.ExitStack, folder: Path, number: int, url: str, *, packaged: bool
+    stack: contextlib.ExitStack, folder: Path, number: int, url: str, compared: Sequence[str]
 ) -> tuple[str, Quality]:
     """The URL of the proxy that is now in front of the engine, and what reads its findings."""
     proxy, address = f"127.0.0.1:{_free(0)}", f"127.0.0.1:{_free(_QUALITY_PORT + number - 1)}"
     store, log = folder / f"samples-{number}.db", folder / f"evaluate-{number}.log"
     arguments = ["--upstream", url, "--proxy-address", proxy, "--listen-address", address]
-    arguments += ["--endpoint", "chat", "--store", str(store), "--log-format", "json"]
-    if packaged:  # of another model the packaged baseline says nothing
-        arguments += ["--baseline", str(files("palegreen.demo") / BASELINE)]
+    arguments += ["--endpoint", "chat", "--store", str(store), "--log-format", "json", *compared]
     _start(stack, log, ["evaluate", *arguments], lambda: _answers(f"http://{address}/readyz"))
     _say(f"proxy    http://{proxy}")
     _say(f"quality  http://{address}/metrics")
@@ -170,7 +189,7 @@ def _start(
 ) -> None:
     """Start a daemon of Palegreen and wait until it is ready. `ready` may raise OSError, which means not yet."""
     daemon = subprocess.Popen(
-        [sys.executable, "-m", "palegreen.cli.main", *command],
+        [*_PALEGREEN, *command],
         env={**os.environ, **environment},
         stderr=stack.enter_context(log.open("w")),
         start_new_session=True,

@@ -131,8 +131,6 @@ class EvaluateConfig(Section):
             raise ValueError("upstream is the proxy itself; allowed: the address of the engine behind it")
         if self.store_path is not None and not self.store_path.parent.is_dir():
             raise ValueError(f"store: {self.store_path.parent} is not a folder; allowed: a file in one, or none")
-        if self.canary is not None and not (self.canary.url or self.upstream):
-            raise ValueError("canary needs its url, or an upstream; allowed: one of them")
         return self
 
     def _is_own(self, upstream: str) -> bool:
@@ -204,4 +202,6 @@ def load(path: Path | None, overrides: Mapping[str, Any], origins: Mapping[str, 
         raise ConfigError(
             "no tap: give at least one of --upstream, --sink-address, --otlp-grpc-address, --tap-socket and --file"
         )
+    if config.canary is not None and not (config.canary.url or config.upstream):
+        raise ConfigError("canary needs its url, or an upstream; allowed: one of them")
     return config
