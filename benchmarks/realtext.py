@@ -90,6 +90,7 @@ class Ours:
             embedder_name="minilm",
             seed=0,
             config=None,
+            on="local",
             created=0.0,
             bar=_silent,
         )

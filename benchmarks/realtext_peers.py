@@ -10,7 +10,7 @@ import warnings
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 warnings.filterwarnings("ignore")
 
-import numpy as np
+import numpy as np  # noqa: E402 - after the warnings are off
 
 CLEAN = 100
 REFERENCE = 1_000  # of alibi's kernel, whose cost is quadratic

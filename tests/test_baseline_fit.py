@@ -32,7 +32,9 @@ def usual() -> Fitted:
 
 
 def seen(samples: Sequence[Sample]) -> Projected:
-    return Features(usual().arrays).many(Rows.of(vectors_of(Embedder(), samples)))
+    return Features(usual().arrays).many(
+        Rows.of(vectors_of(Embedder(), samples), [measures_of(sample) for sample in samples])
+    )
 
 
 def of_topic(samples: Sequence[Sample], topic: str) -> list[Sample]:
@@ -66,7 +68,7 @@ def test_one_sample_is_seen_as_among_many() -> None:
     samples[4] = replace(samples[4], contexts=["Butter and salt."])
     features, many = Features(usual().arrays), seen(samples)
     for at, vectors in enumerate(vectors_of(Embedder(), samples)):
-        one = features.one(vectors.get("prompt"), vectors.get("context"), vectors["response"])
+        one = features.one(vectors.get("prompt"), vectors.get("context"), vectors["response"], measures_of(samples[at]))
         assert np.allclose(one.response, many.response[at], atol=1e-4)
         assert one.cluster == many.cluster[at]
         assert (one.prompt is None) == (at == 3)
@@ -155,7 +157,7 @@ def test_more_dimensions_than_a_quarter_of_the_whitening_third_are_not_looked_at
         dimensions = 200
 
     made = fitted(recorded(600), embedder=Wide())
-    assert made.manifest.geometry["dimensions"] <= made.manifest.split["whitening"] // 4
+    assert made.manifest.geometry["dimensions"] <= made.manifest.split["whitening"] // 4 + len(MEASURES)
 
 
 def test_checks_are_counted_by_cluster_on_what_nothing_was_fitted_to() -> None:

@@ -65,7 +65,7 @@ def test_features_of_texts_it_was_not_fitted_on_are_of_like_size_and_never_beyon
     found = projection(embed)
     assert found is not None
     captures = Path(__file__).parent / "captures"
-    texts = [line for path in sorted(captures.rglob("*.json*"))[:40] for line in path.read_text("utf-8").split('"')]
+    texts = [line for path in sorted(captures.rglob("*.json"))[:40] for line in path.read_text("utf-8").split('"')]
     texts = [text for text in texts if text.count(" ") > 5][:400]
     features = np.array([found(row) for row in embed.embed(texts)])
     assert np.abs(features).max() <= CLIP

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,14 @@ SUPPORT = 0.999
 PROMPTS = 100
 """Prompts that both the whitening and the calibration third have at least; with fewer there is no prompt channel."""
 _PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+_MEASURE_PENALTIES = (1.0, 10.0, 100.0, 1_000.0, 10_000.0)
+"""Of one number: where the question says nothing about it, so should the regression."""
 _FOLDS = 4
 _FLAT = 1e-6  # of the largest variance: beyond lies rounding, not text
 _KNOWN = 0.95
 """Share of the samples that have a measure, at least."""
+_NARROWEST = (0.1, 0.02)
+"""Standard deviations of MEASURES at least: less is no difference between answers."""
 _STILL = 1e-8  # variance of unit vectors that are one and the same
 
 
@@ -46,7 +51,7 @@ def learn(rows: Rows, parts: Thirds, seed: int) -> Arrays:
     arrays |= _whitening("response", residual, parts.block[parts.whitening])
     if not arrays["response.scale"].size:
         raise BaselineError("the responses are all alike; allowed: samples whose responses differ")
-    arrays |= _measured(rows.measures, expected, parts, float(arrays["penalty"]))
+    arrays |= _measured(rows.measures, expected, parts)
     variance = float(rows.response[parts.whitening].var(axis=0).sum())
     arrays["explained"] = np.array(1 - float(residual.var(axis=0).sum()) / max(variance, _STILL))
     asked, checked = (third[rows.has_prompt[third]] for third in (parts.whitening, parts.calibration))
@@ -69,9 +74,7 @@ def _regression(rows: Rows, blocks: NDArray[np.intp], seed: int) -> Arrays:
     centroids, spread = _centroids(prompts, seed)
     squared = squared_distances(rows.prompt, centroids)
     phi = conditions(rows, squared, spread)
-    folds = GroupKFold(min(_FOLDS, len(np.unique(blocks))))
-    search = GridSearchCV(Ridge(), {"alpha": _PENALTIES}, cv=folds, scoring="neg_mean_squared_error")
-    ridge = search.fit(phi, rows.response, groups=blocks).best_estimator_
+    ridge = _ridge(phi, rows.response, blocks, _PENALTIES)
     return {
         "weights": np.ascontiguousarray(ridge.coef_.T, np.float32),
         "intercept": np.asarray(ridge.intercept_, np.float32),
@@ -82,20 +85,28 @@ def _regression(rows: Rows, blocks: NDArray[np.intp], seed: int) -> Arrays:
     }
 
 
-def _measured(measures: Floats, phi: Floats, parts: Thirds, penalty: float) -> Arrays:
+def _ridge(phi: Floats, values: Floats, blocks: NDArray[np.intp], penalties: Sequence[float]) -> Ridge:
+    """The ridge regression whose penalty predicts best across blocks of time."""
+    folds = GroupKFold(min(_FOLDS, len(np.unique(blocks))))
+    search = GridSearchCV(Ridge(), {"alpha": penalties}, cv=folds, scoring="neg_mean_squared_error")
+    best: Ridge = search.fit(phi, values, groups=blocks).best_estimator_
+    return best
+
+
+def _measured(measures: Floats, phi: Floats, parts: Thirds) -> Arrays:
     """The measures that nearly all samples have and that differ, regressed on the conditions (n, c)."""
     weights, intercepts, scales, which = [], [], [], []
     for at in range(measures.shape[1]):
         known = np.isfinite(measures[:, at])
         seen, held = (third[known[third]] for third in (parts.regression, parts.whitening))
-        if known.mean() < _KNOWN or measures[seen, at].std() < _STILL:
+        if known.mean() < _KNOWN or measures[known, at].std() < _STILL:
             continue
-        ridge = Ridge(penalty).fit(phi[seen], measures[seen, at])
+        ridge = _ridge(phi[seen], measures[seen, at], parts.block[seen], _MEASURE_PENALTIES)
         residual = measures[held, at] - ridge.predict(phi[held])
         which.append(at)
         weights.append(ridge.coef_)
         intercepts.append(ridge.intercept_ + residual.mean())
-        scales.append(max(float(residual.std()), _STILL))
+        scales.append(max(float(residual.std()), _NARROWEST[at]))
     made = {"weights": np.array(weights).reshape(len(which), phi.shape[1]).T, "intercept": intercepts, "scale": scales}
     return {"measured.which": np.array(which, np.intp)} | {
         f"measured.{name}": np.ascontiguousarray(array, np.float32) for name, array in made.items()

@@ -92,6 +92,7 @@ def calibrated(
     *,
     seed: int,
     clusters: NDArray[np.intp],
+    blocks: Sequence[slice],
     progress: Callable[[float], None],
 ) -> Calibrated:
     """Stands in for the bootstrap, which takes seconds; that one has tests of its own."""
