@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from scoring import _machine as machine
 from worlds import SHIFTS, TOPICS, World
 
-from palegreen.evaluators.baseline.features import MEASURES, Features, Rows
+from palegreen.evaluators.baseline.features import MEASURES, Features, Projected, Rows
 from palegreen.evaluators.baseline.learn import learn
 from palegreen.evaluators.baseline.split import thirds
 from palegreen.evaluators.detectors.bounds import limits
@@ -42,7 +42,7 @@ PEERS = Path(__file__).resolve().parent.parent / ".cache" / "benchmarks" / "dete
 PACKAGES = ["alibi-detect==0.13.0", "evidently==0.7.23", "torch==2.13.0"]
 ONLINE = ("mmd-25", "mmd-100", "lsdd-100")
 CASES = ((1_000, 150), (1_000, 500), (1_000, 2_000), (3_000, 150), (3_000, 500), (3_000, 2_000), (10_000, 500))
-POOL = 12_000
+POOL = 60_000  # many, for averages to see no sample twice
 CUT = 8  # streams end at so many run lengths
 MIXES = ("independent", "other mix", "diurnal")
 
@@ -77,11 +77,16 @@ def rows_of(prompts: NDArray[np.float32], responses: NDArray[np.float32]) -> Row
     return Rows(responses, prompts, np.zeros_like(prompts), unknown, some, ~some)
 
 
-def first_alarms(fit: Fitted, world: World, streams: int, seed: int) -> NDArray[Any]:
-    """Samples to the first alarm where nothing is wrong, (mixes, streams), drawn from a pool of fresh samples."""
+def pool(features: Features, world: World, seed: int) -> Projected:
+    """Fresh samples in which nothing is wrong, as many of each topic."""
     draw = np.random.default_rng((seed, 2))
+    return features.many(rows_of(*world.draw(draw, np.repeat(np.arange(TOPICS), POOL // TOPICS))))
+
+
+def first_alarms(fit: Fitted, seen: Projected, world: World, streams: int, seed: int) -> NDArray[Any]:
+    """Samples to the first alarm, (mixes, streams), of streams drawn from a pool."""
+    draw = np.random.default_rng((seed, 6))
     each = POOL // TOPICS
-    seen = fit.features.many(rows_of(*world.draw(draw, np.repeat(np.arange(TOPICS), each))))
     known, dimensions = fit.calibration.conditional, fit.calibration.plan.dimensions
     averages = Averages(fit.calibration.plan, known.doubt.astype(np.float32), len(MIXES) * streams)
     cluster = np.clip(seen.cluster, 0, len(known.centre) - 1)
@@ -116,7 +121,8 @@ def run_lengths(cases: Sequence[tuple[int, float]], seeds: range, streams: int) 
         for refit, seed in enumerate(seeds):
             world = World(seed)
             for at, fit in enumerate(fitted(world, samples, asked, seed)):
-                found[at, refit] = first_alarms(fit, world, streams, seed).mean(axis=1) / asked[at]
+                seen = pool(fit.features, world, seed) if at == 0 else seen
+                found[at, refit] = first_alarms(fit, seen, world, streams, seed).mean(axis=1) / asked[at]
                 seconds[at] += fit.seconds / len(seeds)
             print(f"{samples} samples: {refit + 1} of {len(seeds)} refits", file=sys.stderr, flush=True)
         plan = fit.calibration.plan
