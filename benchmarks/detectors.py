@@ -121,7 +121,8 @@ def run_lengths(cases: Sequence[tuple[int, float]], seeds: range, streams: int) 
         for refit, seed in enumerate(seeds):
             world = World(seed)
             for at, fit in enumerate(fitted(world, samples, asked, seed)):
-                seen = pool(fit.features, world, seed) if at == 0 else seen
+                if at == 0:
+                    seen = pool(fit.features, world, seed)
                 found[at, refit] = first_alarms(fit, seen, world, streams, seed).mean(axis=1) / asked[at]
                 seconds[at] += fit.seconds / len(seeds)
             print(f"{samples} samples: {refit + 1} of {len(seeds)} refits", file=sys.stderr, flush=True)

@@ -4,7 +4,7 @@ Streams in which nothing is wrong are drawn from the calibration third by the st
 JASA 89, 1994): runs of successive samples, since neighbours are alike. A finite baseline knows the means and spreads of
 clusters only so well, so each stream has a truth of its own, drawn around the baseline by its `error`. In half of the
 streams the mix of clusters is another one, drawn at random, and the truth is drawn by `doubt`. The threshold is the
-larger of the one that gives the declared run length with the baseline's own mix and the one that gives seven tenths of
+larger of the one that gives the declared run length with the baseline's own mix and the one that gives two thirds of
 it with other mixes.
 
 A run length longer than the simulation can show is extrapolated: its logarithm is linear in the threshold.
@@ -33,7 +33,7 @@ _PILOT = 1_500  # samples from which Q is brought to one scale
 _MEANS = 1_024  # drawn beforehand
 _FIRST = 32  # samples: shorter run lengths are not asked for
 _GRID = 120
-_OTHER_MIX = 0.7  # of the declared run length
+_OTHER_MIX = 0.65  # of the declared run length
 
 
 def calibrate(
