@@ -3,7 +3,7 @@
     python benchmarks/detectors.py --setup            # once: the other tools, in .cache/benchmarks
     python benchmarks/detectors.py                    # about an hour
     python benchmarks/detectors.py --without-peers    # ours only
-    python benchmarks/detectors.py --refits 6 --only run-length
+    python benchmarks/detectors.py --only run-length --refits 6 --cases 1000:150 3000:500
 
 Run lengths are of the whole chain: synthetic embeddings of prompts and responses, a baseline fitted on so many samples,
 its threshold, then fresh streams through its features. Every refit has a truth of its own; intervals are over refits.
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 from scoring import _machine as machine
 from worlds import SHIFTS, TOPICS, World
 
-from palegreen.evaluators.baseline.features import Features, Rows
+from palegreen.evaluators.baseline.features import MEASURES, Features, Projected, Rows
 from palegreen.evaluators.baseline.learn import learn
 from palegreen.evaluators.baseline.split import thirds
 from palegreen.evaluators.detectors.bounds import limits
@@ -41,7 +42,7 @@ PEERS = Path(__file__).resolve().parent.parent / ".cache" / "benchmarks" / "dete
 PACKAGES = ["alibi-detect==0.13.0", "evidently==0.7.23", "torch==2.13.0"]
 ONLINE = ("mmd-25", "mmd-100", "lsdd-100")
 CASES = ((1_000, 150), (1_000, 500), (1_000, 2_000), (3_000, 150), (3_000, 500), (3_000, 2_000), (10_000, 500))
-POOL = 12_000
+POOL = 60_000  # many, for averages to see no sample twice
 CUT = 8  # streams end at so many run lengths
 MIXES = ("independent", "other mix", "diurnal")
 
@@ -54,45 +55,53 @@ class Fitted(NamedTuple):
     seconds: float
 
 
-def fitted(world: World, samples: int, run_length: float, seed: int) -> Fitted:
-    """Through the whole chain, from fresh samples."""
+def fitted(world: World, samples: int, run_lengths: Sequence[float], seed: int) -> Iterator[Fitted]:
+    """Through the whole chain, from fresh samples; one for each run length."""
     draw = np.random.default_rng((seed, 1))
     rows = rows_of(*world.draw(draw, world.topics(draw, samples)))
     parts = thirds([0.0] * samples, [""] * samples, seed)
     features = Features(learn(rows, parts, seed))
     seen = features.many(rows.take(parts.calibration))
     inside = seen.cluster >= 0
-    began = time.process_time()
-    found = calibrate(seen.response[inside], len(parts.whitening), run_length, seed=seed, clusters=seen.cluster[inside])
-    return Fitted(features, found, time.process_time() - began)
+    vectors, clusters = seen.response[inside], seen.cluster[inside]
+    for run_length in run_lengths:
+        began = time.process_time()
+        found = calibrate(vectors, len(parts.whitening), run_length, seed=seed, clusters=clusters)
+        yield Fitted(features, found, time.process_time() - began)
 
 
 def rows_of(prompts: NDArray[np.float32], responses: NDArray[np.float32]) -> Rows:
-    """As the baseline takes them, without contexts."""
+    """As the baseline takes them, without contexts and measures."""
     some = np.ones(len(prompts), np.bool_)
-    return Rows(responses, prompts, np.zeros_like(prompts), some, ~some)
+    unknown = np.full((len(prompts), len(MEASURES)), np.nan, np.float32)
+    return Rows(responses, prompts, np.zeros_like(prompts), unknown, some, ~some)
 
 
-def first_alarms(fit: Fitted, world: World, mix: str, streams: int, seed: int) -> NDArray[Any]:
-    """Samples to the first alarm of streams in which nothing is wrong, drawn from a pool of fresh samples."""
+def pool(features: Features, world: World, seed: int) -> Projected:
+    """Fresh samples in which nothing is wrong, as many of each topic."""
     draw = np.random.default_rng((seed, 2))
+    return features.many(rows_of(*world.draw(draw, np.repeat(np.arange(TOPICS), POOL // TOPICS))))
+
+
+def first_alarms(fit: Fitted, seen: Projected, world: World, streams: int, seed: int) -> NDArray[Any]:
+    """Samples to the first alarm, (mixes, streams), of streams drawn from a pool."""
+    draw = np.random.default_rng((seed, 6))
     each = POOL // TOPICS
-    seen = fit.features.many(rows_of(*world.draw(draw, np.repeat(np.arange(TOPICS), each))))
-    known = fit.calibration.conditional
-    averages = Averages(fit.calibration.plan, known.doubt.astype(np.float32), streams)
+    known, dimensions = fit.calibration.conditional, fit.calibration.plan.dimensions
+    averages = Averages(fit.calibration.plan, known.doubt.astype(np.float32), len(MIXES) * streams)
     cluster = np.clip(seen.cluster, 0, len(known.centre) - 1)
-    vectors = (seen.response[:, : fit.calibration.plan.dimensions] - known.centre[cluster]) / known.scale[cluster]
+    vectors = (seen.response[:, :dimensions] - known.centre[cluster]) / known.scale[cluster]
     rows = np.concatenate([vectors, known.doubt.reshape(len(known.doubt), -1)[cluster]], axis=1).astype(np.float32)
-    first = np.full(streams, int(CUT * fit.calibration.run_length))
+    first = np.full(len(MIXES) * streams, int(CUT * fit.calibration.run_length))
     for at in range(first[0]):
-        weights = {"independent": world.own, "other mix": world.other}.get(mix)
-        topic = draw.choice(TOPICS, size=streams, p=world.by_day(at) if weights is None else weights)
-        q = averages.push(rows[topic * each + draw.integers(each, size=streams)])
+        mixes = (world.own, world.other, world.by_day(at))
+        topic = np.concatenate([draw.choice(TOPICS, size=streams, p=mix) for mix in mixes])
+        q = averages.push(rows[topic * each + draw.integers(each, size=len(topic))])
         over = ((q - fit.calibration.mean) / fit.calibration.q).max(axis=(1, 2)) > fit.calibration.threshold
         first[over] = np.minimum(first[over], at + 1)
         if at % 64 == 0 and first.max() <= at:
             break
-    return first
+    return first.reshape(len(MIXES), streams)
 
 
 def interval(values: list[float]) -> str:
@@ -101,24 +110,27 @@ def interval(values: list[float]) -> str:
     return f"{np.mean(values):.2f} ({np.mean(values) - error:.2f} to {np.mean(values) + error:.2f})"
 
 
-def run_lengths(refits: int, streams: int) -> None:
-    """A table of run lengths over the declared one."""
+def run_lengths(cases: Sequence[tuple[int, float]], seeds: range, streams: int) -> None:
+    """A table of run lengths over the declared one. Run lengths of one size share their baselines."""
     print("\n### Run length over the declared one\n")
     print(f"| samples in all | declared | {' | '.join(MIXES)} | rates, dimensions | calibration, CPU s |")
     print("|---:|---:|---|---|---|---|---:|")
-    for samples, run_length in CASES:
-        found: dict[str, list[float]] = {mix: [] for mix in MIXES}
-        seconds = 0.0
-        for refit in range(refits):
-            world = World(refit)
-            fit = fitted(world, samples, run_length, refit)
-            seconds += fit.seconds / refits
-            for mix in MIXES:
-                found[mix].append(first_alarms(fit, world, mix, streams, refit).mean() / run_length)
+    for samples in sorted({samples for samples, _ in cases}):
+        asked = [run_length for size, run_length in cases if size == samples]
+        found, seconds = np.zeros((len(asked), len(seeds), len(MIXES))), np.zeros(len(asked))
+        for refit, seed in enumerate(seeds):
+            world = World(seed)
+            for at, fit in enumerate(fitted(world, samples, asked, seed)):
+                if at == 0:
+                    seen = pool(fit.features, world, seed)
+                found[at, refit] = first_alarms(fit, seen, world, streams, seed).mean(axis=1) / asked[at]
+                seconds[at] += fit.seconds / len(seeds)
+            print(f"{samples} samples: {refit + 1} of {len(seeds)} refits", file=sys.stderr, flush=True)
         plan = fit.calibration.plan
-        cells = [interval(found[mix]) for mix in MIXES]
-        size = f"{len(plan.rates)}, {plan.dimensions}"
-        print(f"| {samples:,} | {run_length:,} | {' | '.join(cells)} | {size} | {seconds:.1f} |", flush=True)
+        for run_length, shares, took in zip(asked, found, seconds, strict=True):
+            cells = [interval(each.tolist()) for each in shares.T]
+            size = f"{len(plan.rates)}, {plan.dimensions}"
+            print(f"| {samples:,} | {run_length:,} | {' | '.join(cells)} | {size} | {took:.1f} |", flush=True)
 
 
 def evidence(refits: int, streams: int) -> None:
@@ -248,20 +260,29 @@ def set_up() -> None:
     subprocess.run([PEERS / "bin" / "pip", "install", "--quiet", *PACKAGES], check=True)
 
 
+def case(text: str) -> tuple[int, int]:
+    """Samples and run length."""
+    samples, run_length = map(int, text.split(":"))
+    return samples, run_length
+
+
 def main() -> None:
     """All that was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--setup", action="store_true", help="install the other tools first (needs a package index)")
     parser.add_argument("--refits", type=int, default=60)
     parser.add_argument("--streams", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1_000, help="of the first refit; constants were chosen on 0-129")
+    parser.add_argument("--cases", type=case, nargs="+", default=CASES, metavar="SAMPLES:RUN_LENGTH")
     parser.add_argument("--without-peers", action="store_true")
     parser.add_argument("--only", choices=("run-length", "evidence", "delay", "speed"))
     given = parser.parse_args()
     if given.setup:
         set_up()
     print(f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}; {machine()}; {given.refits} refits x {given.streams}")
+    seeds = range(given.seed, given.seed + given.refits)
     parts = {
-        "run-length": lambda: run_lengths(given.refits, given.streams),
+        "run-length": lambda: run_lengths(given.cases, seeds, given.streams),
         "evidence": lambda: evidence(given.refits, given.streams),
         "delay": lambda: delays(given.streams, peers=not given.without_peers),
         "speed": speed,

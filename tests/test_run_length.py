@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from palegreen.evaluators.baseline.features import Features, Rows
+from palegreen.evaluators.baseline.features import MEASURES, Features, Rows
 from palegreen.evaluators.baseline.learn import learn
 from palegreen.evaluators.baseline.split import thirds
 from palegreen.evaluators.detectors.calibrate import calibrate
@@ -34,7 +34,8 @@ class World:
         prompts = unit(self._asked[topics] + 0.08 * noise[0])
         responses = unit(0.5 * prompts + 0.5 * self._answered[topics] + self._spread[topics, None] * noise[1])
         some = np.ones(len(topics), np.bool_)
-        return Rows(responses, prompts, np.zeros_like(prompts), some, ~some)
+        unknown = np.full((len(topics), len(MEASURES)), np.nan, np.float32)
+        return Rows(responses, prompts, np.zeros_like(prompts), unknown, some, ~some)
 
 
 def run_length(seed: int) -> float:

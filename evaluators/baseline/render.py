@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
 
 from palegreen.evaluators.baseline.manifest import Manifest
 
@@ -31,7 +34,7 @@ def _rows(of: Manifest, now: float) -> Iterator[tuple[str, str]]:
         yield "run length", f"{whole.samples:.0f} samples ({whole.how}), {whole.replicas} replica(s)"
         yield "", "of it: " + ", ".join(f"{name} {length:.0f}" for name, length in whole.shares.items())
     for channel, said in of.calibration.items():
-        yield f"{channel} channel", f"threshold {said['threshold']:.2f}, {said['how']}"
+        yield f"{channel} channel", f"threshold {said['threshold']:.2f}, {said['how']}{_other_mixes(said)}"
     if of.geometry:
         yield "question", f"explains {of.geometry.get('explained', 0):.1%} of the responses' variance"
         yield "clusters", f"{of.geometry.get('clusters', 0):.0f}, the last of samples without a prompt"
@@ -43,6 +46,15 @@ def _rows(of: Manifest, now: float) -> Iterator[tuple[str, str]]:
         yield f"channel {channel}", ", ".join(f"{at}: {value:.3g}" for at, value in quantiles.items())
     for remark in of.remarks:
         yield "note", remark
+
+
+def _other_mixes(said: dict[str, Any]) -> str:
+    """What the threshold gives when other questions are asked than in the baseline, as far as that was simulated."""
+    thresholds, _, other = said["curve"]
+    if said["threshold"] > thresholds[-1]:
+        return ""
+    length = float(np.interp(said["threshold"], thresholds, other))
+    return f"; {length / said['run_length']:.2f} of its run length with other mixes of questions"
 
 
 def _moment(seconds: float) -> str:

@@ -4,8 +4,8 @@ Streams in which nothing is wrong are drawn from the calibration third by the st
 JASA 89, 1994): runs of successive samples, since neighbours are alike. A finite baseline knows the means and spreads of
 clusters only so well, so each stream has a truth of its own, drawn around the baseline by its `error`. In half of the
 streams the mix of clusters is another one, drawn at random, and the truth is drawn by `doubt`. The threshold is the
-larger of the one that gives the declared run length with the baseline's own mix and the one that gives three quarters
-of it with other mixes.
+larger of the one that gives the declared run length with the baseline's own mix and the one that gives two thirds of
+it with other mixes.
 
 A run length longer than the simulation can show is extrapolated: its logarithm is linear in the threshold.
 """
@@ -30,9 +30,10 @@ _STREAMS = (240, 480)  # at least, at most
 _HORIZONS = 6  # length of a simulated stream over the run length
 _SHORTEST = 1_500
 _PILOT = 1_500  # samples from which Q is brought to one scale
+_MEANS = 1_024  # drawn beforehand
 _FIRST = 32  # samples: shorter run lengths are not asked for
 _GRID = 120
-_OTHER_MIX = 0.75  # of the declared run length
+_OTHER_MIX = 0.65  # of the declared run length
 
 
 def calibrate(
@@ -145,23 +146,27 @@ class _Null:
         # A cluster's own mean takes one degree of freedom of it.
         sizes = self._members[clusters][:, None]
         noise = (vectors - means[clusters]) / fitted.scale[clusters] * np.sqrt(sizes / np.maximum(sizes - 1, 1))
-        noise = np.concatenate([_shrunk(noise[:, block]) for block in plan.blocks], axis=1)
-        # Centred samples are anticorrelated, by 1 / n each two of them: a run would vary too little by that. So what
-        # the centring took away is put back, as one draw for a run.
+        # The mean of all of them is 0, so the mean of some, drawn without replacement, varies too little, by 1 / n of
+        # their variance. That is put back, as one draw for each time that all are used up.
         n = len(noise)
         self._noise = (noise * math.sqrt(1 - 1 / n)).astype(np.float32)
-        self._lost = self._noise / math.sqrt(n)
+        self._lost = (draw.normal(size=(_MEANS, n)) @ noise / n).astype(np.float32)
         self._jump = 1 / max(1.0, len(vectors) ** (1 / 3))
 
-    def _paths(self, streams: int, length: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Samples of streams, (length, streams): runs of successive ones, and one other sample for each run."""
+    def _paths(self, streams: int, length: int) -> NDArray[np.intp]:
+        """Samples of streams, (length, streams): runs of successive ones in random order, over and over.
+
+        With replacement runs would overlap now and then, and the same samples twice in one average are what no stream
+        of independent ones has: thresholds of long run lengths would be too high.
+        """
         n = len(self._noise)
-        fresh = self._draw.integers(n, size=(2, length, streams))
-        jumps = self._draw.random((length, streams), np.float32) < self._jump
-        jumps[0] = True
-        since = np.maximum.accumulate(np.where(jumps, np.arange(length)[:, None], 0), axis=0)
-        begun, mate = np.take_along_axis(fresh, since[None], axis=1)
-        return (begun + np.arange(length)[:, None] - since) % n, mate
+        at, rounds = np.arange(n)[:, None], []
+        for _ in range(-(-length // n)):
+            jumps = self._draw.random((n, streams), np.float32) < self._jump
+            since = np.maximum.accumulate(np.where(jumps, at, 0), axis=0)
+            turn = np.take_along_axis(self._draw.random((n, streams), np.float32), since, axis=0)
+            rounds.append((np.argsort(turn, axis=0, kind="stable") + self._draw.integers(n, size=streams)) % n)
+        return np.concatenate(rounds)[:length]
 
     def _mixed(self, streams: int, length: int) -> NDArray[np.intp]:
         """Clusters, (length, streams), with a mix of its own for each stream, from all that there can be."""
@@ -194,7 +199,8 @@ class _Null:
         """Mean and scale of Q, (rates, blocks); highest value so far, (horizon, 2 streams), own mix and other mixes."""
         every = np.arange(2 * streams)
         apart, spread = self._truths(2 * streams)
-        path, mate = self._paths(2 * streams, horizon)
+        path = self._paths(2 * streams, horizon)
+        lost = self._draw.integers(_MEANS, size=(-(-horizon // len(self._noise)), 2 * streams))
         cluster = self._clusters[path]
         cluster[:, streams:] = self._mixed(streams, horizon)
         doubt = self._fitted.doubt.astype(np.float32)
@@ -204,7 +210,7 @@ class _Null:
 
         def step(at: int) -> NDArray[Any]:
             vectors = rows[:, : self._plan.dimensions]
-            np.add(self._noise[path[at]], self._lost[mate[at]], out=vectors)
+            np.add(self._noise[path[at]], self._lost[lost[at // len(self._noise)]], out=vectors)
             vectors *= spread[every, cluster[at]]
             vectors += apart[every, cluster[at]]
             rows[:, self._plan.dimensions :] = behind[cluster[at]]
@@ -222,22 +228,3 @@ class _Null:
                 progress(at / horizon)
         np.maximum.accumulate(values, axis=0, out=values)
         return mean, q, values
-
-
-def _shrunk(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Vectors whose covariance has the spread of eigenvalues of the true one.
-
-    That of a sample is wider, which makes squared lengths vary more in the simulation than in truth, and the threshold
-    too high. The excess is estimated as by Ledoit, Wolf, "A well-conditioned estimator for large-dimensional covariance
-    matrices", Journal of Multivariate Analysis 88, 2004.
-    """
-    n = len(vectors)
-    covariance = vectors.T @ vectors / n
-    values, axes = np.linalg.eigh(covariance)
-    middle = values.mean()
-    spread = ((values - middle) ** 2).sum()
-    excess = ((vectors**2).sum(axis=1) ** 2).mean() / n - (values**2).sum() / n
-    kept = math.sqrt(max(0.0, 1 - excess / spread)) if spread > 0 else 0.0
-    wanted = middle + kept * (values - middle)
-    rescale = np.sqrt(wanted / np.maximum(values, 1e-12 * max(middle, 1e-300)))
-    return np.asarray((vectors @ axes) * rescale @ axes.T)

@@ -91,5 +91,8 @@ class EDetector:
 
 
 def ratio(evidence: float, run_length: float) -> float:
-    """Evidence as published: how far log M has come from where it rests to log A. From 0 on, above 1 is an alarm."""
+    """Evidence as published: how far log M has come to log A from where it rests, log(M / REST) / log(A / REST).
+
+    From 0 on, above 1 is an alarm.
+    """
     return math.log(max(evidence, REST) / REST) / math.log(run_length / REST)

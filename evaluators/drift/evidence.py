@@ -132,7 +132,7 @@ class Evidence:
     def update(
         self, values: NDArray[np.float32], cluster: int, segments: tuple[str, ...], number: int
     ) -> tuple[float, NDArray[np.bool_]]:
-        """Take a sample; log M / log A of the whole, and in which streams it is beyond its limit, (streams,)."""
+        """Take a sample; the `ratio` of the whole, and in which streams it is beyond its limit, (streams,)."""
         rows = self._rows
         inside = rows.inside(segments)
         beyond = values[inside.streams] * inside.inverse[cluster]
@@ -155,11 +155,11 @@ class Evidence:
 
     @property
     def ratio(self) -> float:
-        """log M / log A of the average."""
+        """Of the average: how far log M has come to log A from where it rests."""
         return ratio(float(self._rows.weights @ self._mean), self._rows.run_length)
 
     def by_check(self) -> dict[str, float]:
-        """log M / log A of what each check adds to the average: above 1 it would alarm alone."""
+        """The `ratio` of what each check adds to the average: above 1 it would alarm alone."""
         found = dict.fromkeys(self._rows.checks, 0.0)
         added = self._rows.weights * self._mean
         for row, each in zip(self._rows.rows, added.tolist(), strict=True):

@@ -37,7 +37,7 @@ class Sampled:
         return list(self._texts)
 
     def take(self, name: str, text: str) -> tuple[float, float]:
-        """An answer's loss, and the evidence after it: log M / log A, above 1 is an alarm."""
+        """An answer's loss, and the `ratio` of evidence after it: above 1 is an alarm."""
         if self._detector is None:
             self._detector = self._fitted()
         loss = self._loss(text, self._texts[name])
