@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from support.fitting import START, Embedder, fitted, recorded
 
 from palegreen.evaluators.baseline.errors import BaselineError
-from palegreen.evaluators.baseline.features import CLIP, Features, Projected, Rows
+from palegreen.evaluators.baseline.features import CLIP, MEASURES, Features, Projected, Rows, measures_of
 from palegreen.evaluators.baseline.fit import Fitted
 from palegreen.evaluators.baseline.runlength import declare
 from palegreen.evaluators.baseline.split import thirds
