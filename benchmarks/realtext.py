@@ -37,6 +37,7 @@ from palegreen.evaluators.embed.parts import VectorsOf, vectors_of
 from palegreen.evaluators.sample import Sample
 from palegreen.evaluators.store.scored import Scored
 from palegreen.evaluators.wire import jsonl
+from palegreen.runtime.log import configure
 
 HERE = Path(__file__).resolve().parent
 CAPTURES = HERE.parent / "tests" / "captures" / "drift"
@@ -200,6 +201,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=40, help="streams a fault [default: 40]")
     parser.add_argument("--without-peers", action="store_true")
     given = parser.parse_args()
+    configure("error")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         mine = Ours(folder)

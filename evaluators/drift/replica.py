@@ -24,7 +24,8 @@ BYTES = 64 << 10
 """State of a replica at most."""
 _FIXED = 1024  # of latches, ratios and counts
 _NAMED = 5
-_MOVED = 4.0  # standard errors
+_MOVED = 3.0  # standard errors
+_ENOUGH = 24  # samples at least that tell whether a measure moved
 Markers = Callable[[str, float], list[str]]
 """Of a replica and a time: what changed there since, in a few words each."""
 
@@ -116,7 +117,7 @@ class Replica:
             samples = samples[there]
             change = located(vectors[there])
             if channel == "response":
-                measures = self._measures(vectors[there][change.at :])
+                measures = self._measures(vectors[there][min(change.at, len(samples) - _ENOUGH) :])
             since = int(samples["number"][change.at])
             moved = samples[change.at + np.argsort(-change.moved[change.at :], kind="stable")]
         first = samples[np.searchsorted(samples["number"], since).clip(max=len(samples) - 1)]
