@@ -25,7 +25,7 @@ class Fault(NamedTuple):
 NONE = Fault("as it should be")
 FAULTS: Mapping[str, Fault] = MappingProxyType(
     {
-        "other-weights": Fault("weights of 3 bits instead of 4, as after a wrong roll-out", bits=3),
+        "other-weights": Fault("weights rounded once more, as after a wrong roll-out", bits=4),
         "wrong-template": Fault("another model's chat template", options=("--chat-template", "llama2")),
         "lost-system-prompt": Fault("the system prompt is not sent any more", system=False),
         "none": NONE,

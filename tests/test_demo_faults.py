@@ -60,7 +60,7 @@ def test_an_engine_of_other_weights_is_at_the_same_address_says_the_same_of_itse
         assert answer(url, "What is the capital of France?") != before
         assert replica.suffer(FAULTS["none"], tmp_path) == ""
         assert answer(url, "What is the capital of France?") == before
-    made = tmp_path / "3bit" / source.name
+    made = tmp_path / "4bit" / source.name
     assert made.stat().st_size == source.stat().st_size
 
 

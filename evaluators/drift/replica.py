@@ -117,7 +117,7 @@ class Replica:
             samples = samples[there]
             change = located(vectors[there])
             if channel == "response":
-                measures = self._measures(vectors[there][min(change.at, len(samples) - _ENOUGH) :])
+                measures = self._measures(vectors[there][max(0, min(change.at, len(samples) - _ENOUGH)) :])
             since = int(samples["number"][change.at])
             moved = samples[change.at + np.argsort(-change.moved[change.at :], kind="stable")]
         first = samples[np.searchsorted(samples["number"], since).clip(max=len(samples) - 1)]
