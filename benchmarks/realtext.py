@@ -59,7 +59,8 @@ class Recorded:
 
 @dataclass(slots=True)
 class Found:
-    """Delays of the streams in which a page came after the fault; `early` came before it, `missed` never."""
+    """Delays of the streams in which the first page came after the fault; in `early` ones it came before, in `missed`
+    ones never."""
 
     delays: list[int] = field(default_factory=list)
     early: int = 0
@@ -69,12 +70,12 @@ class Found:
     """Streams in which the prompt channel informed."""
 
     def row(self) -> str:
-        """Cells of a table: share found, median and 90th percentile of the delay."""
+        """Cells of a table: share found, median and 90th percentile of the delay, streams that had paged before."""
         of = len(self.delays) + self.missed
         if not self.delays:
-            return f"0 of {of} | |"
+            return f"0 of {of} | | {self.early}"
         high = statistics.quantiles(self.delays, n=10)[-1] if len(self.delays) > 1 else self.delays[0]
-        return f"{len(self.delays)} of {of} | {statistics.median(self.delays):.0f} | {high:.0f}"
+        return f"{len(self.delays)} of {of} | {statistics.median(self.delays):.0f} | {high:.0f} | {self.early}"
 
 
 class Ours:
@@ -157,10 +158,10 @@ def ours(mine: Ours, clean: Recorded, repeats: int) -> dict[str, Found]:
             pages = [(at, channel, checks) for at, channel, checks in mine.pages(both, order)]
             found.prompts += any(channel == "prompt" and at >= CLEAN for at, channel, _ in pages)
             pages = [page for page in pages if page[1] != "prompt"]
-            found.early += sum(at < CLEAN for at, _, _ in pages)
-            after = [page for page in pages if page[0] >= CLEAN]
-            if after:
-                at, channel, checks = after[0]
+            if pages and pages[0][0] < CLEAN:
+                found.early += 1  # a false page, which stays up: of the fault this stream says nothing
+            elif pages:
+                at, channel, checks = pages[0]
                 found.delays.append(at - CLEAN + 1)
                 found.by[channel if channel == "response" else f"check ({checks})"] += 1
             else:
@@ -211,7 +212,9 @@ def main() -> None:
             f"Baseline of {mine.manifest.samples} samples, run length {RUN_LENGTH}; {given.repeats} streams a fault, "
             f"{CLEAN} clean samples before each.\n"
         )
-        print("| fault | found | median delay | 90% | by | prompts informed |\n|---|---|---|---|---|---|")
+        print(
+            "| fault | found | median delay | 90% | paged before | by | prompts informed |\n|---|---|---|---|---|---|---|"
+        )
         for fault, found in ours(mine, clean, given.repeats).items():
             by = "; ".join(f"{channel} {times}" for channel, times in found.by.most_common(2))
             print(f"| {fault} | {found.row()} | {by} | {found.prompts} of {given.repeats} |", flush=True)
