@@ -1,7 +1,7 @@
 """Is the declared run length held, and how soon is a shift found, beside alibi-detect and Evidently? Prints Markdown.
 
     python benchmarks/detectors.py --setup            # once: the other tools, in .cache/benchmarks
-    python benchmarks/detectors.py                    # about an hour
+    python benchmarks/detectors.py                    # some hours
     python benchmarks/detectors.py --without-peers    # ours only
     python benchmarks/detectors.py --only run-length --refits 6 --cases 1000:150 3000:500
 

@@ -121,7 +121,7 @@ def test_show_is_a_page_for_a_person_or_the_manifest(fitted: tuple[Path, Path, R
     shown = run("show", fitted[0])
     assert shown.exit_code == 0
     assert "run length" in shown.stdout
-    assert "threshold" in shown.stdout
+    assert "of its run length with other mixes of questions" in shown.stdout
     assert json.loads(run("show", fitted[0], "--json").stdout)["samples"] == 640
 
 

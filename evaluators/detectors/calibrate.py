@@ -4,7 +4,7 @@ Streams in which nothing is wrong are drawn from the calibration third by the st
 JASA 89, 1994): runs of successive samples, since neighbours are alike. A finite baseline knows the means and spreads of
 clusters only so well, so each stream has a truth of its own, drawn around the baseline by its `error`. In half of the
 streams the mix of clusters is another one, drawn at random, and the truth is drawn by `doubt`. The threshold is the
-larger of the one that gives the declared run length with the baseline's own mix and the one that gives two thirds of
+larger of the one that gives the declared run length with the baseline's own mix and the one that gives 0.65 of
 it with other mixes.
 
 A run length longer than the simulation can show is extrapolated: its logarithm is linear in the threshold.
