@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from palegreen.evaluators.detectors.bounds import DELTA, limits
-from palegreen.evaluators.detectors.edetector import EDetector
+from palegreen.evaluators.detectors.edetector import REST, EDetector
 from palegreen.evaluators.probes.compare import Embed, cosine, edit
 from palegreen.evaluators.probes.reference import Case
 
@@ -27,7 +27,7 @@ class Sampled:
         self._texts = {
             case.prompt.name: [answer.text for answer in case.sampled] for case in cases if len(case.sampled) >= LEAST
         }
-        self._run_length = max(run_length, 2.0)
+        self._run_length = max(run_length, 2 * REST)
         self._embed = embed
         self._detector: EDetector | None = None
 
