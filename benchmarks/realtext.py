@@ -212,9 +212,7 @@ def main() -> None:
             f"Baseline of {mine.manifest.samples} samples, run length {RUN_LENGTH}; {given.repeats} streams a fault, "
             f"{CLEAN} clean samples before each.\n"
         )
-        print(
-            "| fault | found | median delay | 90% | paged before | by | prompts informed |\n|---|---|---|---|---|---|---|"
-        )
+        print("| fault | found | median delay | 90% | paged before | by | informed |\n|---|---|---|---|---|---|---|")
         for fault, found in ours(mine, clean, given.repeats).items():
             by = "; ".join(f"{channel} {times}" for channel, times in found.by.most_common(2))
             print(f"| {fault} | {found.row()} | {by} | {found.prompts} of {given.repeats} |", flush=True)

@@ -40,7 +40,12 @@ def fault(name: str, replica: int | None) -> None:
     if name not in FAULTS:
         raise click.BadParameter(f"{name!r}; allowed: {', '.join(FAULTS)}", param_hint="NAME")
     try:
-        click.echo(tell(f"{name} {replica}" if replica else name))
+        done, said = tell(f"{name} {replica}" if replica else name)
+    except TimeoutError:
+        click.echo("palegreen: the demo does not answer; look at what it prints", err=True)
+        sys.exit(1)
     except OSError:
         click.echo("palegreen: no demo is running; start one: make run, or palegreen demo", err=True)
         sys.exit(1)
+    click.echo(said if done else f"palegreen: {said}", err=not done)
+    sys.exit(not done)

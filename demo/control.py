@@ -11,25 +11,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _MOST = 4096
-_ANSWER_WITHIN = 60.0  # seconds; an engine that is started again takes a few
+_DONE = "done"
+_ANSWER_WITHIN = 180.0  # seconds; an engine that is started again takes a few
 
 
 def _path() -> Path:
     return Path(tempfile.gettempdir()) / f"palegreen-demo-{os.getuid()}.sock"
 
 
-def tell(line: str) -> str:
-    """Say a line to the demo that runs; its answer. Raises OSError if none runs."""
+def tell(line: str) -> tuple[bool, str]:
+    """Say a line to the demo that runs; whether it did it, and what it says. Raises OSError if none runs."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(_ANSWER_WITHIN)
         connection.connect(str(_path()))
         connection.sendall(line.encode() + b"\n")
         connection.shutdown(socket.SHUT_WR)
-        return connection.makefile(encoding="utf-8").read().strip()
+        done, _, said = connection.makefile(encoding="utf-8").read().strip().partition(" ")
+        return done == _DONE, said
 
 
 @contextlib.contextmanager
-def listening(answer: Callable[[str], str]) -> Iterator[bool]:
+def listening(answer: Callable[[str], tuple[bool, str]]) -> Iterator[bool]:
     """Answer lines while the block runs; whether it does, which it does not while another demo does."""
     path = _path()
     with socket.socket(socket.AF_UNIX) as server:
@@ -53,7 +55,7 @@ def listening(answer: Callable[[str], str]) -> Iterator[bool]:
             server.shutdown(socket.SHUT_RDWR)
 
 
-def _serve(server: socket.socket, answer: Callable[[str], str]) -> None:
+def _serve(server: socket.socket, answer: Callable[[str], tuple[bool, str]]) -> None:
     while True:
         try:
             connection, _ = server.accept()
@@ -63,4 +65,5 @@ def _serve(server: socket.socket, answer: Callable[[str], str]) -> None:
             connection.settimeout(5)
             line = connection.recv(_MOST).decode(errors="replace").strip()
             if line:
-                connection.sendall(answer(line).encode() + b"\n")
+                done, said = answer(line)
+                connection.sendall(f"{_DONE if done else 'refused'} {said}\n".encode())

@@ -75,7 +75,7 @@ class Replica:
         source = default_model()
         if fault.bits is None or source is None:
             return source
-        made = folder / f"{fault.bits}bit" / source.name  # under the same name: nothing betrays it
+        made = folder / f"{fault.bits}bit" / source.name  # under the same name, in another folder
         if not made.exists():
             made.parent.mkdir(exist_ok=True)
             rounded(source, fault.bits, made)

@@ -78,14 +78,14 @@ class Faults:
         self._lock = threading.Lock()
         self.said: list[str] = []
 
-    def answer(self, line: str) -> str:
-        """Do it, and say what was done, or why not."""
+    def answer(self, line: str) -> tuple[bool, str]:
+        """Do it; whether it was done, and what was, or why not."""
         name, _, which = line.partition(" ")
         fault = FAULTS.get(name)
         if fault is None:
-            return f"no fault {name!r}; allowed: {', '.join(FAULTS)}"
+            return False, f"no fault {name!r}; allowed: {', '.join(FAULTS)}"
         if which and not (which.isdecimal() and 1 <= int(which) <= len(self._replicas)):
-            return f"no replica {which!r}; allowed: 1 to {len(self._replicas)}"
+            return False, f"no replica {which!r}; allowed: 1 to {len(self._replicas)}"
         hit = (
             self._replicas if name == "none" and not which else [self._replicas[int(which or len(self._replicas)) - 1]]
         )
@@ -94,12 +94,12 @@ class Faults:
                 try:
                     refusal = replica.suffer(fault, self._folder)
                 except engine.EngineError as failure:
-                    return f"the engine of replica {replica.number} did not start: {failure}"
+                    return False, f"the engine of replica {replica.number} did not start: {failure}"
                 if refusal:
-                    return refusal
+                    return False, refusal
         told = f"replica {', '.join(str(replica.number) for replica in hit)}: {fault.about}"
         self.said.append(f"fault    {told}")
-        return told
+        return True, told
 
 
 def _missing() -> list[str]:

@@ -79,6 +79,8 @@ class Pipeline:
         self._mismatch = manifest.mismatch(self._baseline, self._embedder) if self._baseline is not None else ""
         if self._mismatch:
             log.error("baseline.unusable", cause=self._mismatch, effect="nothing is compared with it")
+        if self._baseline is not None and (other := stale.of_another_version(self._baseline)):
+            log.warning("baseline.of_another_version", cause=other, effect="it is used, and shown as stale")
         self._store = (
             Store(config.store_path, config.store_max_age, config.store_max_size) if config.store_path else None
         )

@@ -67,23 +67,26 @@ def test_an_engine_of_other_weights_is_at_the_same_address_says_the_same_of_itse
 def test_faults_are_refused_in_words_and_a_lost_system_prompt_needs_no_engine(tmp_path: Path) -> None:
     replica = Replica(1, None, "http://127.0.0.1:9", Quality("http://127.0.0.1:9", tmp_path / "none"), 1.0)
     faults = Faults([replica], tmp_path)
-    assert faults.answer("rust") == (
-        "no fault 'rust'; allowed: other-weights, wrong-template, lost-system-prompt, none"
-    )
-    assert faults.answer("lost-system-prompt 2") == "no replica '2'; allowed: 1 to 1"
-    assert faults.answer("other-weights").startswith("the engine is your own and is not started again")
-    assert faults.answer("lost-system-prompt") == "replica 1: the system prompt is not sent any more"
+    refused = "no fault 'rust'; allowed: other-weights, wrong-template, lost-system-prompt, none"
+    assert faults.answer("rust") == (False, refused)
+    assert faults.answer("lost-system-prompt 2") == (False, "no replica '2'; allowed: 1 to 1")
+    assert faults.answer("other-weights")[1].startswith("the engine is your own and is not started again")
+    assert faults.answer("lost-system-prompt") == (True, "replica 1: the system prompt is not sent any more")
     assert faults.said == ["fault    replica 1: the system prompt is not sent any more"]
-    assert faults.answer("none") == "replica 1: as it should be"
+    assert faults.answer("none") == (True, "replica 1: as it should be")
+
+
+def _never(_line: str) -> tuple[bool, str]:
+    raise AssertionError
 
 
 def test_one_demo_at_a_time_takes_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(OSError, match="No such file"):
         control.tell("none")
-    with control.listening(lambda line: f"did {line}") as first, control.listening(str) as second:
+    with control.listening(lambda line: (True, f"did {line}")) as first, control.listening(_never) as second:
         assert (first, second) == (True, False)
-        assert control.tell("other-weights 2") == "did other-weights 2"
+        assert control.tell("other-weights 2") == (True, "did other-weights 2")
     with pytest.raises(OSError, match="No such file"):
         control.tell("none")
 

@@ -199,15 +199,6 @@ def test_a_prompt_unlike_all_of_the_baseline_is_seen_by_the_prompt_channel_alone
     assert ratios["prompt"] != 0.0
 
 
-def test_a_reset_forgets_what_was_seen_and_is_counted() -> None:
-    watched = watch()
-    feed(watched, cut(traffic(60, 2)))
-    watched.reset("deploy", "")
-    assert watched.replicas[""].alarms == {}
-    assert set(watched.replicas[""].ratios.values()) == {0.0}
-    assert 'reason="deploy"} 1.0' in shown(watched)["palegreen_drift_resets_total"]
-
-
 def kept(path: Path, watched: Watch) -> Watch:
     Keeper(watched, path)
     return watched

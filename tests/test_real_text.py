@@ -20,6 +20,7 @@ FAULTS = {
     "lost-system-prompt": 90,
     "max-tokens": 110,
     "empty-context": 150,
+    "wrong-context": 150,
 }
 """Samples in which each is to be found: about three times as many as it took when this was written."""
 

@@ -106,8 +106,8 @@ def load(folder: Path) -> Manifest:
         raise ConfigError(f"{path}: {where + ': ' if where else ''}{first['msg']}") from None
     if manifest.format != FORMAT:
         raise ConfigError(f"{path}: format: got {manifest.format}; allowed: {FORMAT}")
-    if manifest.id and manifest.id != identity(json.loads(content)):
-        raise ConfigError(f"{path}: was changed after the fit: its contents are not those of {manifest.id}")
+    if (manifest.id or manifest.arrays) and manifest.id != identity(json.loads(content)):
+        raise ConfigError(f"{path}: was changed after the fit: its contents are not those of {manifest.id or 'its id'}")
     return manifest
 
 

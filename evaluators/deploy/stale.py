@@ -25,12 +25,18 @@ def reasons(
     """
     now = time.time() if now is None else now
     last = baseline.created if baseline.until is None else baseline.until
-    of_another = bool(baseline.evaluator_version) and baseline.evaluator_version != _VERSION
     return {
         "age": now - baseline.created > max_age,
         "deploy": deployed is not None and deployed > last,
-        "mismatch": bool(mismatch) or of_another,
+        "mismatch": bool(mismatch or of_another_version(baseline)),
     }
+
+
+def of_another_version(baseline: Manifest) -> str:
+    """What to say of a baseline that another version of Palegreen made; empty if this one did, or it does not say."""
+    if baseline.evaluator_version in ("", _VERSION):
+        return ""
+    return f"palegreen {baseline.evaluator_version} made it, this is {_VERSION}; fit it again if checks have changed"
 
 
 def show(collected: Collected, stale: Mapping[str, bool], labels: tuple[str, ...]) -> None:

@@ -151,7 +151,7 @@ def replay(folder: Path, source: Path, config: Path | None, bar: Bar, on: str = 
         alarms=list(raised.values()),
         ratios=ratios,
         seconds=(max(times) - min(times)) or None if times and len(times) == len(recorded) else None,
-        remarks=_remarks(recorded),
+        remarks=_remarks(recorded, set(of.models)),
     )
     for name in {name for each in replayed.alarms for name in each.alarm.moved}:
         if (place := _number(name, recorded)) is not None:
@@ -183,7 +183,7 @@ def _number(name: str, recorded: list[Sample]) -> int | None:
     return next((at for at, sample in enumerate(recorded) if sample.id and sample.id.startswith(name)), None)
 
 
-def _remarks(recorded: list[Sample]) -> list[str]:
+def _remarks(recorded: list[Sample], models: set[str]) -> list[str]:
     times = [sample.time for sample in recorded]
     late = int((np.maximum.accumulate(times) > np.array(times)).sum())
     untimed = times.count(0.0)
@@ -192,6 +192,9 @@ def _remarks(recorded: list[Sample]) -> list[str]:
         found.append(f"{untimed} of {len(times)} samples have no time")
     elif late:
         found.append(f"{late} of {len(times)} samples are out of the order of time; they were replayed as they stand")
+    if others := models and sorted({sample.model for sample in recorded} - models):
+        named = ", ".join(name or "none named" for name in others[:4])
+        found.append(f"samples of models that the baseline is not of: {named}")
     unasked = sum(not sample.prompt.strip() for sample in recorded)
     if unasked:
         found.append(

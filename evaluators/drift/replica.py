@@ -23,6 +23,7 @@ from palegreen.evaluators.drift.ring import Ring
 BYTES = 64 << 10
 """State of a replica at most."""
 _FIXED = 1024  # of latches, ratios and counts
+_LEAST = 16 << 10  # of the ring, where very many checks and segments take the rest
 _NAMED = 5
 _MOVED = 3.0  # standard errors
 _ENOUGH = 24  # samples at least that tell whether a measure moved
@@ -59,7 +60,7 @@ class Replica:
         self._latches = {channel: Latch() for channel in self.ratios}
         taken = sum(_bytes(each.state()) for each in self._mewma.values()) + _bytes(self._evidence.state())
         dimensions: dict[str, int] = {channel: model.dimensions(channel) for channel in model.calibrations}
-        self._ring = Ring(dimensions, model.rows.streams, BYTES - taken - _FIXED)
+        self._ring = Ring(dimensions, model.rows.streams, max(BYTES - taken - _FIXED, _LEAST))
 
     def observe(self, seen: Seen) -> list[Event]:
         """Take a sample; alarms that it raised or released."""

@@ -17,7 +17,7 @@ from palegreen.evaluators.detectors.mewma import State
 
 MOST = 384
 """Samples at most."""
-ID_BYTES = 44
+ID_BYTES = 64
 _LEVELS = 7
 _STEP = CLIP / _LEVELS
 

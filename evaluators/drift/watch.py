@@ -113,13 +113,6 @@ class Watch:
             self.seen += 1
         return events
 
-    def reset(self, reason: str, replica: str | None = None) -> None:
-        """Forget what was seen on a replica, or on all: what comes now is compared from its beginning."""
-        for each in [replica] if replica is not None else list(self.replicas):
-            if each in self.replicas:
-                self.replicas[each].reset()
-                self.resets(each, reason)
-
     def clear(self) -> None:
         """As at the start, with no replica known."""
         self.replicas.clear()
@@ -162,6 +155,9 @@ class Watch:
                 for key in [key for key in counts if key[0] == labels]:
                     del counts[key]
             log.warning("drift.forgotten", replica=gone, cause=f"more than {REPLICAS} replicas")
+        if self.model.manifest.models and whose.model not in self.model.manifest.models:
+            known = ", ".join(sorted(self.model.manifest.models)) or "none named"
+            log.warning("drift.other_model", replica=whose.replica, model=whose.model, baseline_of=known)
         self.whose[whose.replica] = whose
         found = self.replicas[whose.replica] = Replica(whose.replica, self.model, self._markers)
         return found

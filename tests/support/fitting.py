@@ -81,7 +81,7 @@ class Calibrated:
     def arrays(self) -> dict[str, NDArray[Any]]:
         plain = {"threshold": 4.0, "run_length": self.seen[2], "rates": [0.125], "blocks": [[0, 4]], "horizon": 1}
         return {
-            name: np.array(value) for name, value in (plain | {"streams": 1, "curve": [[1.0]], "how": "no"}).items()
+            name: np.array(value) for name, value in (plain | {"streams": 1, "curve": [[1.0]] * 3, "how": "no"}).items()
         }
 
 
