@@ -24,6 +24,7 @@ import yaml
 from palegreen.demo import control, engine, gpu
 from palegreen.demo.faults import FAULTS
 from palegreen.demo.live import Live, scrape
+from palegreen.demo.peers import EVERY, Peers
 from palegreen.demo.process import end
 from palegreen.demo.quality import Quality
 from palegreen.demo.replica import Replica
@@ -216,6 +217,7 @@ def _follow(live: Live, replicas: Sequence[Replica], faults: Faults, seconds: fl
     _say("sending a little traffic through the proxies; Ctrl-C stops everything")
     screen = Screen()
     ends = None if seconds is None else time.monotonic() + seconds
+    peers, looked = Peers(), time.monotonic()
     over = False
     while not over:
         time.sleep(1)
@@ -224,6 +226,10 @@ def _follow(live: Live, replicas: Sequence[Replica], faults: Faults, seconds: fl
             totals = [replica.traffic.totals() for replica in replicas]
             answers, failed = sum(each.ok for each in totals), sum(each.failed for each in totals)
             stay, faults.said = faults.said, []
+            if len(replicas) >= REPLICAS and time.monotonic() - looked >= EVERY:
+                looked = time.monotonic()
+                with contextlib.suppress(OSError):  # one of them does not answer: next time
+                    stay += filter(None, [peers.look([scrape(replica.quality.url) for replica in replicas])])
             summary = [f"serving  {live.line()} | traffic: {answers} answers, {failed} failed"]
             for replica in replicas:
                 named = f"{replica.number} " if len(replicas) > 1 else ""
