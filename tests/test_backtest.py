@@ -207,7 +207,7 @@ def test_a_baseline_that_is_damaged_or_of_another_format_is_one_line(root: Path,
         ({"format": 99}, "format: got 99; allowed: 1"),
         ({"samples": 7}, "was changed after the fit"),
         ({"id": "", "arrays": ""}, "the baseline was not calibrated"),
-        ({"id": "", "run_length": None}, "the baseline was not calibrated"),
+        ({"id": "", "run_length": None}, "was changed after the fit"),
     ):
         (folder / "manifest.json").write_text(json.dumps(said | change))
         refused(run("backtest", "--baseline", folder, path), line)
