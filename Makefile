@@ -4,10 +4,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(shell find catalogue cli demo evaluators exporter inprocess runtime -name '*.py' -o -name '*.yaml' -o -name '*.[ch]' -o -path '*/assets/*')
+SOURCES := $(shell find catalogue cli demo evaluators exporter inprocess runtime -name '*.py' -o -name '*.yaml' -o -name '*.[ch]' -o -path '*/assets/*' -o -path 'demo/baseline/*')
 PYTEST_FLAGS ?= -n auto
 
-.PHONY: run test test-gpu lint types docs build clean tools
+.PHONY: run test test-gpu lint types docs baseline build clean tools
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.demo
@@ -31,6 +31,12 @@ types: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/python -m palegreen.catalogue.docs > docs/metrics.md
 	$(BIN)/python -m palegreen.cli.docs > docs/configuration.md
+
+# The demo's baseline: of the answers recorded by benchmarks/drift/generate.py.
+baseline: $(VENV)/.dev
+	rm -rf build/baselines
+	$(BIN)/palegreen baseline fit tests/captures/drift/reference.jsonl.gz --out build/baselines --false-alarm-every 5000
+	mkdir -p demo/baseline && cp build/baselines/current/* demo/baseline/
 
 build: $(VENV)/.dev
 	rm -rf dist

@@ -11,6 +11,10 @@ from pydantic.fields import FieldInfo
 from palegreen.cli.options import EVALUATE, NODE, Options, shown
 from palegreen.evaluators.config import FIXED as EVALUATE_FIXED
 from palegreen.evaluators.config import Pattern, RedactionConfig
+from palegreen.evaluators.drift.config import DriftConfig
+from palegreen.evaluators.judge.config import JudgeConfig
+from palegreen.evaluators.probes.config import CanaryConfig
+from palegreen.evaluators.probes.retrieval_config import HttpSearch, RetrievalConfig
 from palegreen.exporter.config import FIXED as NODE_FIXED
 from palegreen.exporter.config import EngineConfig, ModelSize
 from palegreen.runtime.otlp.config import OtlpExportConfig
@@ -97,7 +101,37 @@ A pattern of `redaction.patterns`:
 |---|---|---|
 {pattern}
 
+**drift** ([drift.md](drift.md))
+
+| key | default | meaning |
+|---|---|---|
+{drift}
+
+**retrieval**: a list of indexes ([retrieval.md](retrieval.md)); it is read once at the start
+
+| key | default | meaning |
+|---|---|---|
+{retrieval}
+
+`http` of an index:
+
+| key | default | meaning |
+|---|---|---|
+{search}
+
+**judge** ([judge.md](judge.md))
+
+| key | default | meaning |
+|---|---|---|
+{judge}
+
 **checks**: settings by the name of the check ([checks.md](checks.md)); each takes `enabled: false`.
+
+**canary** ([canaries.md](canaries.md))
+
+| key | default | meaning |
+|---|---|---|
+{canary}
 
 ```yaml
 upstream: http://127.0.0.1:8000
@@ -158,6 +192,11 @@ def render() -> str:
         evaluator=_settings(EVALUATE, EVALUATE_FIXED),
         redaction=_keys(RedactionConfig),
         pattern=_keys(Pattern),
+        retrieval=_keys(RetrievalConfig),
+        search=_keys(HttpSearch),
+        judge=_keys(JudgeConfig),
+        canary=_keys(CanaryConfig),
+        drift=_keys(DriftConfig),
         otlp=_keys(OtlpExportConfig),
     )
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import click
 
+from palegreen.cli.backtest import backtest
+from palegreen.cli.baseline import baseline
+from palegreen.cli.canary import canary
 from palegreen.cli.check import check
 from palegreen.cli.demo import demo
 from palegreen.cli.evaluate import evaluate
@@ -20,6 +23,9 @@ def main() -> None:
 
 main.add_command(node)
 main.add_command(evaluate)
+main.add_command(baseline)
+main.add_command(canary)
+main.add_command(backtest)
 main.add_command(check)
 main.add_command(demo)
 main.add_command(samples)

@@ -20,19 +20,24 @@ from palegreen.exporter.config import NodeConfig
 from palegreen.exporter.config import load as load_node
 
 M = TypeVar("M", bound=BaseModel)
+_DAY = 86400.0
+_NUMBERS = ("_rate", "_share", "_per_minute")  # ends of keys whose values are no times
 _WEB = {"web_config_file": "--web.config.file"}
 _LAST_WORD = {
     "address": "HOST:PORT",
     "age": "DURATION",
     "dcgm": "URL",
     "dir": "DIR",
+    "hash": "HASH",
     "header": "NAME",
     "id": "ID",
     "interval": "DURATION",
     "limit": "SIZE",
     "mappings": "DIR",
     "rate": "SHARE",
+    "revision": "NAME",
     "root": "DIR",
+    "samples": "N",
     "second": "N",
     "size": "SIZE",
     "threads": "N",
@@ -110,7 +115,9 @@ def shown(key: str, value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:g}" if key.endswith("_rate") else f"{value:g}s"
+        if key.endswith(_NUMBERS):
+            return f"{value:g}"
+        return f"{value / _DAY:g}d" if value >= _DAY and value % _DAY == 0 else f"{value:g}s"
     return str(value)
 
 

@@ -128,6 +128,7 @@ class LlamaServer:
         self._progress = progress or (lambda _: None)
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
+        self._slots, self._threads = 0, 0
 
     @property
     def url(self) -> str:
@@ -152,6 +153,7 @@ class LlamaServer:
         """Start and wait until the model is loaded; port 0 takes a free one. Raises EngineError."""
         if self.pid is not None:
             raise EngineError(f"llama-server is already running at {self.url}")
+        self._slots, self._threads = slots, threads
         reason = available()
         binary, weights = _server(), model or default_model()
         if reason or binary is None or weights is None:
@@ -178,6 +180,13 @@ class LlamaServer:
             else:
                 break
         return self
+
+    def restart(self, *, model: Path | None = None, extra: Sequence[str] = ()) -> None:
+        """Stop and start on the same port with other weights or options. Raises EngineError."""
+        own, self._own_log = self._own_log, False  # the log goes on
+        self.stop()
+        self._own_log = own
+        self.start(self._port, slots=self._slots, threads=self._threads, model=model, extra=extra)
 
     def stop(self) -> None:
         """Stop the server, by force if it does not go within five seconds; harmless when it is gone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import time
 import urllib.request
 from collections import deque
@@ -15,8 +16,11 @@ Samples = dict[str, list[tuple[dict[str, str], float]]]
 
 def scrape(url: str, timeout: float = 5.0) -> Samples:
     """Samples of an exposition by name. Raises OSError when it cannot be had."""
-    with urllib.request.urlopen(url, timeout=timeout) as response:
-        text = response.read().decode()
+    try:
+        with urllib.request.urlopen(url, timeout=timeout) as response:
+            text = response.read().decode()
+    except http.client.HTTPException as cut:
+        raise OSError(f"cut short: {type(cut).__name__}") from None
     samples: Samples = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

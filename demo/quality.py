@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from palegreen.demo.live import Samples, scrape, total
 from palegreen.evaluators.store.query import Filter, Reader, Stored, StoreError
@@ -13,15 +16,25 @@ from palegreen.evaluators.store.render import excerpt, preview
 _MOST = 5  # samples that are shown at once
 _WORST = 3  # checks that are named
 _QUESTION = 60  # columns
+_ALARMS = ("drift.alarm", "drift.released")
+_CHANNELS = {
+    "response": "answers to such questions are not what they were",
+    "check": "checks fail, or scores fall, more than they did",
+    "prompt": "other questions are asked than were",
+}
+_TOLD = {"checks": "seen by", "markers": "changed about then", "moved": "moved most"}
 
 
 @dataclass(slots=True)
 class Quality:
-    """Follows the evaluator whose metrics are at `url` and whose store is the file `store`."""
+    """Follows the evaluator whose metrics are at `url`, whose store is the file `store`, and which logs to `log`."""
 
     url: str
     store: Path
+    log: Path | None = None
     _last: int = 0
+    _read: int = 0
+    _marked: float | None = None
 
     def line(self) -> str:
         """One summary line of what is scraped now, or why there is none."""
@@ -29,6 +42,36 @@ class Quality:
             return summary(scrape(self.url))
         except OSError as failure:
             return f"no answer from {self.url}: {failure}"
+
+    def mark(self) -> None:
+        """From now on alarms are told with the number of samples that were scored since."""
+        try:
+            self._marked = _watched(scrape(self.url))
+        except OSError:
+            self._marked = None
+
+    def news(self) -> list[str]:
+        """What is new: samples, then alarms."""
+        return [*self.samples(), *self.alarms()]
+
+    def alarms(self) -> list[str]:
+        """A line for each alarm that was raised or released since the last call."""
+        if self.log is None:
+            return []
+        with self.log.open("rb") as file:
+            file.seek(self._read)
+            content = file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        self._read += len(whole)
+        told = [json.loads(line) for line in whole.splitlines() if line.startswith(b"{")]
+        return [self._alarm(entry) for entry in told if entry.get("event") in _ALARMS]
+
+    def _alarm(self, entry: Mapping[str, Any]) -> str:
+        line = alarm(entry)
+        if self._marked is not None and entry["event"] == "drift.alarm":
+            with contextlib.suppress(OSError):
+                line += f", {_watched(scrape(self.url)) - self._marked:.0f} samples after the fault"
+        return line
 
     def samples(self) -> list[str]:
         """A line for each of the newest samples that came since the last call, at most five, the oldest first."""
@@ -42,6 +85,20 @@ class Quality:
         new = sorted((stored for stored in newest if stored.seq > self._last), key=lambda stored: stored.seq)
         self._last = max([self._last, *(stored.seq for stored in new)])
         return [described(stored) for stored in new]
+
+
+def alarm(entry: Mapping[str, Any]) -> str:
+    """What the evaluator logged of an alarm, as a line."""
+    what = _CHANNELS.get(entry["channel"], entry["channel"])
+    if entry["event"] == "drift.released":
+        return f"over     {what}: as usual again"
+    found = [f"began {entry['sample'] - entry['since'] + 1} answers ago"]
+    found += [f"{label}: {entry[key]}" for key, label in _TOLD.items() if entry.get(key)]
+    return f"{'ALARM ' if entry['pages'] else 'notice'}   {what}; {'; '.join(found)}"
+
+
+def _watched(samples: Samples) -> float:
+    return total(samples, "palegreen_quality_samples_total")
 
 
 def summary(samples: Samples) -> str:
@@ -63,6 +120,14 @@ def _parts(samples: Samples) -> Iterator[str]:
     yield f"{total(samples, name, result='fail'):.0f} failed{named}"
     if unscored := total(samples, name, result="unscored"):
         yield f"{unscored:.0f} without text"
+    canaries = {
+        result: total(samples, "palegreen_canary_runs_total", result=result) for result in ("pass", "fail", "error")
+    }
+    if any(canaries.values()):
+        yield f"canaries {' '.join(f'{times:.0f} {result}' for result, times in canaries.items() if times)}"
+    scores = sorted((labels["channel"], value) for labels, value in samples.get("palegreen_drift_score_ratio", ()))
+    if scores:
+        yield f"drift {' '.join(f'{channel} {value:.2f}' for channel, value in scores)}"
     if lag := total(samples, "palegreen_evaluator_lag_seconds"):
         yield f"{lag:.1f} s behind"
     if dropped := total(samples, "palegreen_tap_dropped_total"):

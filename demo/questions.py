@@ -1,60 +1,72 @@
-"""What the demo asks: short questions, which a small model answers in form if not in fact, and a few for single checks.
+"""What the demo asks: seeded chat requests to an invented bank's assistant, seven kinds, thousands of different ones.
 
-A healthy run is mostly green. What is not has a reason that can be seen: an answer that is cut at its limit of tokens,
-and whatever the model makes of a passage and of JSON.
+The demo's baseline and the captures of `benchmarks/drift` were made with the same questions.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import random
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any, NamedTuple
 
-from palegreen.demo.traffic import PROMPTS, Prompt
+import yaml
 
-MAX_TOKENS = 128
-"""Room for nearly every answer in one sentence (37 tokens on average by the packaged model)."""
-
-_EACH = 6  # of the short questions come between two of the others
-_PASSAGE = (
-    "The Marlin 4 kettle holds 17 decilitres, boils in 210 seconds, costs 49 euros and is guaranteed for 36 months."
-)
-_COUNTRY = {
-    "type": "object",
-    "properties": {name: {"type": "string"} for name in ("country", "capital", "language")},
-    "required": ["country", "capital", "language"],
-}
+KINDS = ("explain", "fact", "howto", "list", "passage", "support", "write")
+MAX_TOKENS = 64
+TEMPERATURE = 0.7
 
 
-def _chat(system: str, user: str, **fields: Any) -> Prompt:
-    return {"messages": [{"role": "system", "content": system}, {"role": "user", "content": user}], **fields}
+class Question(NamedTuple):
+    """What a user asks, and the passages that were retrieved for it."""
+
+    kind: str
+    text: str
+    contexts: tuple[str, ...] = ()
+
+    def messages(self, system: str | None) -> list[dict[str, str]]:
+        """As chat messages, the passages in front of the question."""
+        passages = "\n".join(self.contexts)
+        said = {"role": "user", "content": f"Passage: {passages}\n\n{self.text}" if self.contexts else self.text}
+        return [{"role": "system", "content": system}, said] if system else [said]
 
 
-def _about_the_passage(question: str) -> Prompt:
-    """A question with what was retrieved for it, which `metadata` tells the evaluator."""
-    asked = f"{question}\n\nPassage: {_PASSAGE}"
-    return _chat("Answer from the passage, in one sentence.", asked, metadata={"contexts": _PASSAGE})
+@cache
+def _data() -> Mapping[str, Any]:
+    said: Mapping[str, Any] = yaml.safe_load((files("palegreen.demo") / "questions.yaml").read_text())
+    return said
 
 
-def _as_json(country: str) -> Prompt:
-    schema = {"type": "json_schema", "json_schema": {"name": "country", "schema": _COUNTRY}}
-    return _chat("Answer in JSON.", f"Describe {country}: country, capital, language.", response_format=schema)
+def system_prompt() -> str:
+    """What the assistant is told."""
+    return str(_data()["system"])
 
 
-_OTHERS = (
-    _as_json("Japan"),
-    _about_the_passage("How long is the kettle guaranteed?"),
-    _chat("You tell stories.", "Tell me a story about a lighthouse.", max_tokens=48),
-    _as_json("Peru"),
-    _about_the_passage("What does the kettle cost in dollars, and how heavy is it?"),
-    _chat("Answer in JSON.", "List ten rivers.", response_format={"type": "json_object"}, max_tokens=32),
-)
+def questions(seed: int, count: int, weights: Mapping[str, float] | None = None) -> list[Question]:
+    """`count` questions, the same for the same seed. `weights`: how often each kind comes, 1 where not given."""
+    rng = random.Random(seed)  # noqa: S311 - which questions come is no secret
+    shares = [(weights or {}).get(kind, 1.0) for kind in KINDS]
+    return [_question(rng, kind) for kind in rng.choices(KINDS, shares, k=count)]
 
 
-def _mixed() -> list[Prompt]:
-    short = [_chat("Answer in one short sentence.", question) for question in PROMPTS]
-    mixed: list[Prompt] = []
-    for number, other in enumerate(_OTHERS):
-        mixed += [*short[number * _EACH : (number + 1) * _EACH], other]
-    return mixed
+def passage(rng: random.Random) -> tuple[str, str]:
+    """A passage about an invented product, and the product."""
+    product = f"{rng.choice(_data()['names'])} {rng.choice(_data()['products'])}"
+    rate, fee = rng.randrange(5, 80) / 10, rng.randrange(0, 25)
+    text = (
+        f"The {product} of Fernwood Bank has an interest rate of {rate} percent a year. The monthly fee is {fee}"
+        f" dollars. The minimum deposit is {rng.randrange(1, 60) * 50} dollars. It can be ended with a notice of"
+        f" {rng.choice((7, 14, 30, 60, 90))} days. It was introduced in {rng.randrange(1998, 2024)}."
+    )
+    return text, product
 
 
-QUESTIONS = tuple(_mixed())
+def _question(rng: random.Random, kind: str) -> Question:
+    if kind == "passage":
+        text, product = passage(rng)
+        return Question(kind, rng.choice(_data()["passage_questions"]).format(product=product), (text,))
+    said = dict(_data()["kinds"][kind])
+    templates = said.pop("templates")
+    template = rng.choice(templates) if len(templates) > 1 else templates[0]
+    return Question(kind, template.format(**{gap: rng.choice(words) for gap, words in said.items()}))

@@ -46,6 +46,8 @@ class Child:
         timeout: seconds of silence after which it is killed; it reports once a second.
         memory: bytes of resident memory beyond which it is killed, or None.
         changed: called when its readings or its state changed.
+        known: what it is given at each start beside its brief, see `Line.known`; JSON values.
+        heard: called with what it tells beyond its state, see `Line.tell`.
     """
 
     def __init__(
@@ -58,6 +60,8 @@ class Child:
         timeout: float,
         memory: int | None = None,
         changed: Callable[[], None] = lambda: None,
+        known: Callable[[], dict[str, Any]] = dict,
+        heard: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> None:
         self.name = name
         self.readings: Readings = NOTHING
@@ -71,6 +75,8 @@ class Child:
         self._timeout = timeout
         self._memory = memory
         self._changed = changed
+        self._known = known
+        self._heard = heard
         self._process: asyncio.subprocess.Process | None = None
         self._killed_for: Reason | None = None
         self._stopping = False
@@ -91,6 +97,12 @@ class Child:
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
             return resident, (int(fields[11]) + int(fields[12])) / _TICK
         return None
+
+    def tell(self, header: dict[str, Any]) -> None:
+        """Something for it to know, see `Line.told`; one that is not there is told nothing."""
+        process = self._process
+        if process is not None and process.returncode is None and process.stdin is not None:
+            process.stdin.write(encode(header))
 
     async def run(self) -> None:
         """Keep it running until `stop`. Raises RefusedError if it cannot begin the first time."""
@@ -140,7 +152,7 @@ class Child:
 
     async def _once(self, raise_refusal: bool) -> int:
         self._killed_for, self._again = None, False
-        process, out = await _started(self._module, str(self._queue), self._brief())
+        process, out = await _started(self._module, str(self._queue), self._brief(), self._known)
         self._process = process
         try:
             refusal = await self._listen(process, out)
@@ -203,20 +215,22 @@ class Child:
                 self.done.set()
             case "refused":
                 return RefusedError(header["why"], header["blame"])
+            case _:
+                self._heard(header)
         return None
 
 
 async def trial(module: str, brief: tuple[bytes, bytes]) -> str:
     """Why a child of this module would refuse such a brief; empty if it would not."""
-    process, out = await _started(module, "", brief, "--trial")
+    process, out = await _started(module, "", brief, dict, "--trial")
     said = await out.read()
     status = await process.wait()
     refusals = [header["why"] for header, _ in Decoder().feed(said) if header["kind"] == "refused"]
-    return refusals[0] if refusals else "" if status == 0 else f"the scorer ended with status {status}"
+    return refusals[0] if refusals else "" if status == 0 else f"it ended with status {status}"
 
 
 async def _started(
-    module: str, queue: str, brief: tuple[bytes, bytes], *arguments: str
+    module: str, queue: str, brief: tuple[bytes, bytes], known: Callable[[], dict[str, Any]], *arguments: str
 ) -> tuple[asyncio.subprocess.Process, asyncio.StreamReader]:
     """A child that has its brief, and what it says."""
     process = await asyncio.create_subprocess_exec(
@@ -230,5 +244,5 @@ async def _started(
     )
     if process.stdin is None or process.stdout is None:  # for the type checker: both are pipes
         raise RuntimeError("a child without pipes")
-    process.stdin.write(encode({"queue": queue}, brief))
+    process.stdin.write(encode({"queue": queue, "known": known()}, brief))
     return process, process.stdout

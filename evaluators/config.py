@@ -9,6 +9,10 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from palegreen.evaluators.drift.config import DriftConfig
+from palegreen.evaluators.judge.config import JudgeConfig
+from palegreen.evaluators.probes.config import CanaryConfig
+from palegreen.evaluators.probes.retrieval_config import Retrievals
 from palegreen.runtime.identity import instance_id
 from palegreen.runtime.log import Format, Level
 from palegreen.runtime.otlp.config import OtlpExportConfig
@@ -84,6 +88,16 @@ class EvaluateConfig(Section):
     )
     embedder: str = Field("minilm", description="minilm, static, none, or sentence-transformers:MODEL")
     baseline: Path | None = Field(None, description="baseline to compare with")
+    baseline_max_age: Seconds = Field(30 * 86400.0, description="a baseline that was made longer ago is shown as stale")
+    baseline_candidates: bool = Field(
+        True, description="fit a candidate after a declared deploy, where there is a store and a folder of baselines"
+    )
+    candidate_samples: int = Field(1000, ge=600, description="samples since the deploy that a candidate waits for")
+    pod_template_hash: str = Field("", description="label pod-template-hash of the engine's pod; another is a deploy")
+    projection: Path | None = Field(
+        None, description="projection that replicas are compared by, where the embedder is not one of those shipped"
+    )
+    revision: str = Field("", description="revision that the engine serves, to compare it with others of the model")
     store: str = Field("none", description="SQLite file for samples and scores, or none: then no text is kept")
     store_max_age: Seconds = Field(7 * 86400.0, description="samples are deleted after this time")
     store_max_size: Bytes = Field(1 << 30, ge=1 << 20, description="the oldest samples are deleted beyond this size")
@@ -96,7 +110,11 @@ class EvaluateConfig(Section):
     )
     redaction: RedactionConfig = Field(RedactionConfig(), description="what is taken out of texts")
     checks: dict[str, dict[str, Any]] = Field({}, description="settings of checks, by name")
+    drift: DriftConfig = Field(DriftConfig(), description="how samples are compared with the baseline")
+    canary: CanaryConfig | None = Field(None, description="questions that are put straight to the replica")
     otlp: OtlpExportConfig | None = Field(None, description="where results are sent by OTLP")
+    retrieval: Retrievals = Field([], description="indexes whose recall is probed")
+    judge: JudgeConfig | None = Field(None, description="a model that scores responses, and when it is asked")
     web_config_file: Path | None = Field(None, description="TLS, users and headers, in exporter-toolkit's format")
     log_level: Level = Field("info", description="least level that is logged")
     log_format: Format = Field("logfmt", description="format of the log")
@@ -142,6 +160,11 @@ class EvaluateConfig(Section):
         }
         return tuple(name for name, given in taps.items() if given)
 
+    def probes(self) -> tuple[str, ...]:
+        """What the probe process is for; without any it is not started."""
+        given = {"canary": self.canary, "fingerprint": self.upstream, "retrieval": self.retrieval}
+        return tuple(name for name, section in given.items() if section)
+
     @property
     def store_path(self) -> Path | None:
         """The store's file, None where no text is kept."""
@@ -162,12 +185,13 @@ _ANY = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # What the scorer alone is told, which is started again for it; any other change needs a restart.
 _LIVE = (
-    "model", "embedder", "baseline", "store", "store_max_age", "store_max_size", "scorer_threads",
-    "redaction", "checks", "otlp", "log_level",
+    "model", "embedder", "baseline", "projection", "revision", "store", "store_max_age", "store_max_size",
+    "scorer_threads", "baseline_max_age", "baseline_candidates", "candidate_samples", "pod_template_hash",
+    "redaction", "checks", "drift", "canary", "retrieval", "judge", "otlp", "log_level",
 )  # fmt: skip
 FIXED = tuple(key for key in EvaluateConfig.model_fields if key not in _LIVE)
 # Sections of the file that are no flags.
-SECTIONS = ("redaction", "checks", "otlp")
+SECTIONS = ("redaction", "checks", "drift", "canary", "retrieval", "judge", "otlp")
 
 
 def load(path: Path | None, overrides: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> EvaluateConfig:
@@ -178,4 +202,6 @@ def load(path: Path | None, overrides: Mapping[str, Any], origins: Mapping[str, 
         raise ConfigError(
             "no tap: give at least one of --upstream, --sink-address, --otlp-grpc-address, --tap-socket and --file"
         )
+    if config.canary is not None and not (config.canary.url or config.upstream):
+        raise ConfigError("canary needs its url, or an upstream; allowed: one of them")
     return config

@@ -13,15 +13,16 @@ from palegreen.evaluators.store.scored import Scored
 from palegreen.runtime.exposition import Collected, Exemplar, Readings
 from palegreen.runtime.tally import Tally
 
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
 BUCKETS = {
     "palegreen_quality_score": (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99),
     "palegreen_session_turns": (1, 2, 3, 5, 8, 13, 21, 34),
-    "palegreen_chain_step_duration_seconds": _SECONDS,
-    "palegreen_response_time_to_first_token_seconds": _SECONDS,
-    "palegreen_response_duration_seconds": _SECONDS,
+    "palegreen_chain_step_duration_seconds": SECONDS,
+    "palegreen_retrieval_duration_seconds": SECONDS,
+    "palegreen_response_time_to_first_token_seconds": SECONDS,
+    "palegreen_response_duration_seconds": SECONDS,
 }
-_FREE = frozenset({"model", "endpoint", "instance_id", "name"})
+_FREE = frozenset({"model", "endpoint", "instance_id", "name", "index"})
 _SERVED = 1000
 Labels = tuple[str, str, str, str, str]
 
@@ -58,6 +59,9 @@ class Ledger:
             count(name, *labels, check, outcome.result if outcome is not None else "skipped")
             if fair and outcome is not None and outcome.score is not None:
                 self._observe("palegreen_quality_score", outcome.score, sample, *labels, check)
+        served = scored.outcomes.get("served_model")
+        if served is not None and served.passed is False:
+            count("palegreen_requested_model_mismatch_total", *labels)
         if sample.ended == "client_abort":
             count("palegreen_feedback_total", *labels, "client_abort")
         if fair:
@@ -69,6 +73,13 @@ class Ledger:
             count("palegreen_session_repeated_tool_calls_total", *labels, by=signals.repeated_tool_calls)
         if signals.tool_errors:
             count("palegreen_session_tool_errors_total", *labels, by=signals.tool_errors)
+
+    def labels(self, sample: Sample) -> Labels:
+        """Labels of a sample's series, as they are shown."""
+        model, endpoint, replica, namespace, pod = self._tally.shown(
+            "palegreen_drift_samples_total", *self._labels(sample)
+        )
+        return model, endpoint, replica, namespace, pod
 
     def session_ended(self, ended: Ended) -> None:
         """A session is over."""
@@ -82,6 +93,10 @@ class Ledger:
         self._tally.observe(
             "palegreen_chain_step_duration_seconds", step.seconds, *labels, step.kind, step.name, exemplar=exemplar
         )
+        if step.kind == "retrieval":
+            self._tally.observe(
+                "palegreen_retrieval_duration_seconds", step.seconds, *labels, step.name, "span", exemplar=exemplar
+            )
 
     def feedback(self, kind: str, about: tuple[str, str, str] | None) -> None:
         """A user's word on a response; `about` is its model, endpoint and replica where it is known."""

@@ -1,7 +1,7 @@
 """The line between the evaluator and its child processes, as seen from a child.
 
-The child gets one frame on standard input, its brief, and sends frames on what was standard output, from a thread of
-their own: whoever reports never waits for the parent. When standard input ends, so does the child.
+The child gets a frame on standard input, its brief, later further ones, and sends frames on what was standard output,
+from a thread of their own: whoever reports never waits for the parent. When standard input ends, so does the child.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from palegreen.runtime.log import configure
 
 EXIT_REFUSED = 3
 _PATIENCE = 2.0  # seconds
+_MOST_TOLD = 256  # frames that wait to be asked for
 
 
 class Line:
-    """What a child tells its parent."""
+    """What a child tells its parent, and the other way. `known` is what the parent keeps from one child to the next."""
 
     def __init__(self) -> None:
         self._out = os.dup(1)
@@ -34,7 +35,9 @@ class Line:
         self._latest = b""  # readings: an older one that has not been sent is of no use any more
         self._work = Condition()
         self._idle = True
-        self.config, self.queue, self.key = self._brief()
+        self._told: deque[dict[str, Any]] = deque(maxlen=_MOST_TOLD)
+        self._heard = Decoder()
+        self.config, self.queue, self.key, self.known = self._brief()
         configure(self.config.log_level, self.config.log_format)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         Thread(target=self._watch, name="lifeline", daemon=True).start()
@@ -55,6 +58,17 @@ class Line:
             self._latest = encode({"kind": "readings"}, [body])
             self._work.notify_all()
 
+    def tell(self, kind: str, **facts: Any) -> None:
+        """Something for the parent to act on."""
+        self._send(encode({"kind": kind, **facts}))
+
+    def told(self) -> list[dict[str, Any]]:
+        """What the parent has told since this was asked last, in order."""
+        told = []
+        while self._told:
+            told.append(self._told.popleft())
+        return told
+
     def done(self) -> None:
         """All that there was to do is done."""
         self._send(encode({"kind": "done"}))
@@ -70,11 +84,11 @@ class Line:
         with self._work:
             self._work.wait_for(lambda: self._idle and not self._waiting and not self._latest, _PATIENCE)
 
-    def _brief(self) -> tuple[EvaluateConfig, str, bytes]:
-        decoder = Decoder()
+    def _brief(self) -> tuple[EvaluateConfig, str, bytes, dict[str, Any]]:
         while data := os.read(0, 65536):
-            for header, parts in decoder.feed(data):
-                return EvaluateConfig.model_validate_json(parts[0]), header["queue"], parts[1]
+            for header, parts in self._heard.feed(data):
+                config = EvaluateConfig.model_validate_json(parts[0])
+                return config, header["queue"], parts[1], header.get("known", {})
         sys.exit("this is a child process of palegreen evaluate and gets its brief from it")
 
     def _send(self, frame: bytes) -> None:
@@ -98,6 +112,10 @@ class Line:
                 return
 
     def _watch(self) -> None:
-        while os.read(0, 4096):
-            pass
+        data = b""  # what came with the brief is in the decoder
+        while True:
+            self._told += [header for header, _ in self._heard.feed(data)]
+            data = os.read(0, 65536)
+            if not data:
+                break
         os.kill(os.getpid(), signal.SIGTERM)

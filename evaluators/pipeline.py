@@ -7,21 +7,25 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
-from palegreen.evaluators.baseline.manifest import Baseline
+from palegreen.evaluators.baseline import manifest
 from palegreen.evaluators.checks.registry import build
 from palegreen.evaluators.checks.view import View
 from palegreen.evaluators.config import EvaluateConfig
+from palegreen.evaluators.deploy import stale
+from palegreen.evaluators.deploy.markers import Markers
+from palegreen.evaluators.drift.follow import Follower
 from palegreen.evaluators.embed.choose import embedder
-from palegreen.evaluators.embed.embedder import Vectors
+from palegreen.evaluators.embed.parts import VectorsOf, vectors_of
 from palegreen.evaluators.envelope import Envelope
 from palegreen.evaluators.events import EvaluationEvents
+from palegreen.evaluators.judge.judge import Judge
 from palegreen.evaluators.ledger import Ledger, failed
 from palegreen.evaluators.redact.redactor import Redactor
-from palegreen.evaluators.sample import Feedback, Observation, Sample, Step
+from palegreen.evaluators.replicas.counts import Projections
+from palegreen.evaluators.replicas.projection import projection
+from palegreen.evaluators.sample import CANARY, Feedback, Observation, Sample, Step
 from palegreen.evaluators.sessions import Sessions
 from palegreen.evaluators.store.scored import Scored
 from palegreen.evaluators.store.store import Store
@@ -34,14 +38,12 @@ from palegreen.runtime.exposition import Collected, Readings
 log = structlog.get_logger()
 T = TypeVar("T")
 
-_CONTEXTS = 4  # passages of a sample that are embedded
 _SAY_AGAIN = 60.0  # seconds until a trouble of the same kind is logged again
 _TIDY_EVERY = 5.0
 _MOST_SAMPLES = 64  # worked off at once
 _MOST_CHARACTERS = 4 << 20
 _EMBEDDED = 32
 _UNTHINNED = ("proxy", "asgi", "file")  # taps that decide at a request's head, and files, which are to be read whole
-VectorsOf = dict[str, NDArray[np.float32]]
 
 
 class Pipeline:
@@ -51,15 +53,21 @@ class Pipeline:
         config: of the evaluator.
         key: under which identifiers are hashed that have something to hide; the same key gives the same hash.
         starting: told what takes long at the start.
+        markers: of changes, as an earlier pipeline left them.
 
     Raises:
         ConfigError, EmbedderError: it cannot begin; one line.
     """
 
     def __init__(
-        self, config: EvaluateConfig, key: bytes | None = None, starting: Callable[[str], None] = lambda _: None
+        self,
+        config: EvaluateConfig,
+        key: bytes | None = None,
+        starting: Callable[[str], None] = lambda _: None,
+        markers: Markers | None = None,
     ) -> None:
         self._config = config
+        self._markers = markers or Markers()
         self._decoder = Decoder(Defaults(), config.session_header, config.keep_header)
         self._sampler = Sampler.of(config)
         self._redactor = Redactor(config.redaction, key)
@@ -67,16 +75,23 @@ class Pipeline:
         starting(f"embedder {config.embedder}")
         self._embedder = embedder(config.embedder, config.scorer_threads)
         self._digest = self._embedder.digest if self._embedder is not None else ""
-        self._baseline = Baseline.load(config.baseline) if config.baseline is not None else None
-        self._mismatch = self._baseline.mismatch(self._embedder) if self._baseline is not None else ""
+        self._baseline = manifest.load(config.baseline) if config.baseline is not None else None
+        self._mismatch = manifest.mismatch(self._baseline, self._embedder) if self._baseline is not None else ""
         if self._mismatch:
             log.error("baseline.unusable", cause=self._mismatch, effect="nothing is compared with it")
+        if self._baseline is not None and (other := stale.of_another_version(self._baseline)):
+            log.warning("baseline.of_another_version", cause=other, effect="it is used, and shown as stale")
         self._store = (
             Store(config.store_path, config.store_max_age, config.store_max_size) if config.store_path else None
         )
+        self._drift: Follower | None = None
+        if config.baseline is not None and self._baseline is not None and not self._mismatch:
+            self._drift = Follower.of(config, config.baseline, self._baseline, self._markers.near)
         self._events = EvaluationEvents(config.otlp, config.resource()) if config.otlp is not None else None
+        self._judge = Judge(config.judge, (config.model, *config.common())) if config.judge is not None else None
         self._sessions = Sessions()
         self._ledger = Ledger(config)
+        self._projections = self._projected(config)
         self._said: dict[str, float] = {}
         self._tidied = 0.0
         self._decided: tuple[tuple[Any, ...], Decision] = ((), Decision(None))
@@ -84,7 +99,11 @@ class Pipeline:
     @property
     def about(self) -> dict[str, str]:
         """What it works with, for the log and the status page."""
-        return {"embedder": self._embedder.name if self._embedder is not None else "none", "store": self._config.store}
+        return {
+            "embedder": self._embedder.name if self._embedder is not None else "none",
+            "store": self._config.store,
+            "baseline": self._drift.about if self._drift is not None else "none",
+        }
 
     def score(self, batch: Sequence[Envelope], breathe: Callable[[], None] = lambda: None) -> None:
         """Work off one batch; nothing is raised. `breathe` is called again and again meanwhile."""
@@ -114,7 +133,12 @@ class Pipeline:
             breathe()
             with self._ledger.stage("check"):
                 pairs = zip(some, vectors, strict=True)
-                scored = list(self._survivors(self._checked, pairs, breathe, of=lambda pair: pair[0]))
+                checked = list(self._survivors(self._checked, pairs, breathe, of=lambda pair: pair[0]))
+            scored = [each for each, _ in checked]
+            if self._drift is not None:
+                with self._ledger.stage("drift"):
+                    self._drift.follow(scored, [each for _, each in checked])
+            breathe()
             self._keep(scored)
 
     def _keep(self, scored: Sequence[Scored]) -> None:
@@ -125,6 +149,19 @@ class Pipeline:
             with self._ledger.stage("export"):
                 for each in scored:
                     self._events.emit(each.sample, {k: v for k, v in each.outcomes.items() if v is not None})
+        if self._judge is not None:
+            for each in scored:
+                alarmed = self._drift is not None and self._drift.alarmed(each.sample.replica)
+                self._judge.offer(each.sample, alarmed=alarmed)
+
+    def _keep_verdicts(self, judge: Judge) -> None:
+        for verdict in judge.judged():
+            if self._store is None:
+                log.info("judge.verdict", id=verdict.id, choice=verdict.choice, score=verdict.score)
+            else:
+                why = f"{verdict.reasons} ({verdict.model}, rubric {verdict.prompt_version})"
+                entry = {"passed": None, "score": verdict.score, "why": why}
+                self._store.attach_score(verdict.id, verdict.choice, "judge", entry)
 
     def readings(self) -> Readings:
         """What is to be shown."""
@@ -133,12 +170,22 @@ class Pipeline:
         now = Collected()
         if self._embedder is not None:
             now.add("palegreen_embedder_info", 1, self._embedder.name, self._digest)
-        if self._baseline is not None:
-            self._baseline.show(now, bool(self._mismatch), (self._config.model, *self._config.common()))
+        if self._baseline is not None and self._config.baseline is not None:
+            labels = (self._config.model, *self._config.common())
+            manifest.show(now, self._baseline, self._config.baseline.resolve().name, bool(self._mismatch), labels)
+            about = stale.reasons(self._baseline, self._config.baseline_max_age, self._markers.deployed, self._mismatch)
+            stale.show(now, about, labels)
+        if self._projections is not None:
+            self._projections.show(now)
+        if self._config.revision:
+            labels = (self._config.model, *self._config.common())
+            now.add("palegreen_replica_revision_info", 1, *labels, self._config.revision)
         for kind, times in self._redactor.counts.items():
             now.add("palegreen_redactions_total", times, kind)
         for check, times in self._checks.errors.items():
             now.add("palegreen_check_errors_total", times, check)
+        if self._drift is not None:
+            self._drift.show(now)
         if self._store is not None:
             counts = self._store.counts()
             now.add("palegreen_store_bytes", counts.bytes)
@@ -149,10 +196,17 @@ class Pipeline:
         if self._events is not None:
             for result, times in self._events.counts().items():
                 now.add("palegreen_otlp_exported_total", times, "events", result)
+        if self._judge is not None:
+            self._judge.show(now)
         return self._ledger.readings(now)
 
     def close(self) -> None:
         """Write what is held."""
+        if self._judge is not None:
+            self._judge.close()
+            self._keep_verdicts(self._judge)
+        if self._drift is not None:
+            self._drift.close()
         if self._store is not None:
             self._store.close()
         if self._events is not None:
@@ -187,6 +241,9 @@ class Pipeline:
 
     def _is_wanted(self, sample: Sample) -> bool:
         """Whether a sample is scored: what comes in batches can be thinned only here, all choices of a call alike."""
+        if sample.session == CANARY:
+            self._ledger.unsampled(sample.tap, "canary")
+            return False
         if sample.tap in _UNTHINNED or sample.sampled == "kept":
             return True
         call = (sample.tap, sample.id, sample.trace_id, sample.time)
@@ -217,30 +274,29 @@ class Pipeline:
         """Unit vectors of each sample's response, prompt and contexts (their mean), as far as there are such."""
         if self._embedder is None:
             return [{} for _ in samples]
-        texts: list[str] = []
-        places: list[dict[str, slice]] = []
-        for sample in samples:
-            place = {}
-            contexts = sample.contexts[:_CONTEXTS]
-            for part, said in (("response", [sample.response]), ("prompt", [sample.prompt]), ("context", contexts)):
-                said = [text for text in said if text.strip()]
-                if said:
-                    place[part] = slice(len(texts), len(texts) + len(said))
-                    texts += said
-            places.append(place)
         try:
-            rows = self._embedder.embed(texts)
+            return vectors_of(self._embedder, samples)
         except Exception as defect:  # noqa: BLE001 - the other checks go on
             self._say("embed", "scorer.not_embedded", samples=len(samples), cause=type(defect).__name__)
             return [{} for _ in samples]
-        return [{part: _mean(rows[where]) for part, where in place.items()} for place in places]
 
-    def _checked(self, pair: tuple[Sample, VectorsOf]) -> Scored:
+    def _checked(self, pair: tuple[Sample, VectorsOf]) -> tuple[Scored, VectorsOf]:
         sample, vectors = pair
-        baseline = self._baseline.manifest.quantiles if self._baseline is not None and not self._mismatch else None
+        self._markers.observe(sample)
+        baseline = self._baseline.quantiles if self._baseline is not None and not self._mismatch else None
         scored = Scored(sample, self._checks.run(View(sample, vectors, baseline)), self._digest)
         self._ledger.sample(scored, self._sessions.observe(sample, vectors.get("prompt")))
-        return scored
+        if (
+            self._projections is not None
+            and sample.sampled == "rate"
+            and not self._projections.add(self._ledger.labels(sample), vectors)
+        ):
+            self._say("projection", "replicas.not_compared", cause="the embedder gave vectors that are not finite")
+        return scored, vectors
+
+    def _projected(self, config: EvaluateConfig) -> Projections | None:
+        found = projection(self._embedder, config.projection) if self._embedder is not None else None
+        return Projections(found, (config.model, *config.common()) if config.model else None) if found else None
 
     def _survivors(
         self,
@@ -258,7 +314,9 @@ class Pipeline:
             breathe()
 
     def _tidy(self) -> None:
-        """Have the store forget what is too old, when nothing comes too."""
+        """Have the store forget what is too old and take what the judge says, when nothing comes too."""
+        if self._judge is not None:
+            self._keep_verdicts(self._judge)
         now = time.monotonic()
         if self._store is not None and now - self._tidied >= _TIDY_EVERY:
             self._tidied = now
@@ -274,9 +332,3 @@ class Pipeline:
         if now - self._said.get(about, -_SAY_AGAIN) >= _SAY_AGAIN:
             self._said[about] = now
             log.warning(event, **facts)
-
-
-def _mean(rows: Vectors) -> NDArray[np.float32]:
-    mean: NDArray[np.float32] = rows[0] if len(rows) == 1 else rows.mean(axis=0)
-    length = np.float32(np.linalg.norm(mean))
-    return mean / length if length > 0 else mean

@@ -8,6 +8,9 @@ from typing import Any, Literal, NotRequired, TypedDict
 Ended = Literal["complete", "client_abort", "interrupted", "error"]
 Sampled = Literal["rate", "kept"]
 
+CANARY = "palegreen-canary"
+"""User and session of our own questions to the engine, which are no part of what users see."""
+
 
 class ToolCall(TypedDict):
     """One call of a tool: `arguments` as the model wrote them, valid JSON or not."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import structlog
 
+from palegreen.evaluators.deploy.talk import Teller
 from palegreen.evaluators.embed.embedder import EmbedderError
 from palegreen.evaluators.envelope import Envelope
 from palegreen.evaluators.line import Line
@@ -33,9 +34,10 @@ _LEAST_HEADROOM = 512 << 20
 class Scorer:
     """Asks for batches until it is told to stop, and reports once a second whatever it does."""
 
-    def __init__(self, pipeline: Pipeline, line: Line) -> None:
+    def __init__(self, pipeline: Pipeline, line: Line, teller: Teller) -> None:
         self._pipeline = pipeline
         self._line = line
+        self._teller = teller
         self._reported = 0.0
         self._stopped = False
 
@@ -56,6 +58,7 @@ class Scorer:
                     log.debug("scorer.waiting", cause=str(failure))
                     time.sleep(_AGAIN)
         self._pipeline.close()
+        self._teller.close()
         self._line.readings(self._pipeline.readings())
         self._line.close()
 
@@ -88,6 +91,7 @@ class Scorer:
         now = time.monotonic()
         if now - self._reported >= _REPORT_EVERY:
             self._reported = now
+            self._teller.talk()
             self._line.readings(self._pipeline.readings())
 
 
@@ -99,14 +103,16 @@ def main() -> int:
     limit = max(line.config.scorer_memory_limit * _HEADROOM, _LEAST_HEADROOM)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
     trial = "--trial" in sys.argv  # of a configuration: whether it would be refused
-    config = line.config.model_copy(update={"store": "none", "otlp": None}) if trial else line.config
+    unkept = line.config.drift.model_copy(update={"state": "none"})
+    config = line.config.model_copy(update={"store": "none", "otlp": None, "drift": unkept}) if trial else line.config
+    teller = Teller(line)
     try:
-        pipeline = Pipeline(config, line.key, line.starting)
+        pipeline = Pipeline(config, line.key, line.starting, teller.markers)
     except (ConfigError, EmbedderError) as refused:
         return line.refuse(str(refused), "config")
     if trial:
         return 0
-    scorer = Scorer(pipeline, line)
+    scorer = Scorer(pipeline, line, teller)
     signal.signal(signal.SIGTERM, lambda *_: scorer.stop())
     line.ready(**pipeline.about)
     scorer.serve(Path(line.queue))

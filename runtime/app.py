@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from html import escape
 from typing import Protocol
 
 from palegreen.runtime.exposition import OPENMETRICS, TEXT, negotiate
 from palegreen.runtime.webgate import Receive, Scope, Send
 
+Post = Callable[[bytes], Awaitable[tuple[int, str]]]
+"""Takes the body of a POST; its answer is a status and one line."""
+
 _PLAIN = "text/plain; charset=utf-8"
+_MOST_POSTED = 4096  # bytes
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}"
     "body{color:#1b2a22;background:#f6faf6}"
@@ -36,16 +40,18 @@ class Status(Protocol):
 
 
 class App:
-    """The ASGI application of a daemon."""
+    """The ASGI application of a daemon. `posts` are the paths that are posted to and nothing else."""
 
-    def __init__(self, status: Status) -> None:
+    def __init__(self, status: Status, posts: Mapping[str, Post] | None = None) -> None:
         self._status = status
+        self._posts = posts or {}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return
-        status, headers, body = self._answer(scope)
+        post = self._posts.get(scope["path"])
+        status, headers, body = await _posted(post, scope, receive) if post is not None else self._answer(scope)
         headers = [(b"content-length", str(len(body)).encode()), *headers]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
@@ -62,7 +68,8 @@ class App:
                 return _plain(self._status.waiting(), b"ready\n")
             case "/":
                 return 200, [_type("text/html; charset=utf-8")], self._status.page().encode()
-        return 404, [_type(_PLAIN)], b"no such page; there are /, /metrics, /healthz and /readyz\n"
+        pages = ", ".join(("/", "/metrics", "/healthz", *self._posts))
+        return 404, [_type(_PLAIN)], f"no such page; there are {pages} and /readyz\n".encode()
 
     def _metrics(self, headers: Sequence[tuple[bytes, bytes]]) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         asked = {name: value.decode("latin-1") for name, value in headers}
@@ -71,6 +78,24 @@ class App:
         if gzipped:
             answer.append((b"content-encoding", b"gzip"))
         return 200, answer, self._status.body(openmetrics, gzipped)
+
+
+async def _posted(post: Post, scope: Scope, receive: Receive) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """The answer of a path that is posted to. A client that goes in the middle of its body is answered to nobody."""
+    if scope["method"] != "POST":
+        return 405, [(b"allow", b"POST"), _type(_PLAIN)], b"only POST is answered here\n"
+    body, more = b"", True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return 400, [_type(_PLAIN)], b"the body is not whole\n"
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > _MOST_POSTED:
+            refusal = f"the body is larger than is allowed: {_MOST_POSTED} bytes\n"
+            return 413, [(b"connection", b"close"), _type(_PLAIN)], refusal.encode()
+    status, line = await post(body)
+    return status, [_type(_PLAIN)], f"{line}\n".encode()
 
 
 def page(title: str, heads: Sequence[str], rows: Sequence[str], empty: str) -> str:

@@ -81,6 +81,11 @@ class Tally:
             if exemplar is not None:
                 held.exemplars[at] = exemplar
 
+    def shown(self, name: str, *labels: str) -> tuple[str, ...]:
+        """The first labels of a metric as they would be shown, within the bounds."""
+        with self._lock:
+            return self._key(name, labels)
+
     def readings(self) -> Readings:
         """Everything so far."""
         collected, plain = Collected(*self._common), Collected()

@@ -21,7 +21,7 @@ from palegreen.demo.traffic import Traffic
 from palegreen.evaluators.store.query import Filter, Reader
 from palegreen.evaluators.store.store import Store
 
-SCORED = r"quality  [1-9]\d* scored"
+SCORED = r"quality  replica 1 [1-9]\d* scored"
 
 needs_engine = pytest.mark.skipif(engine.available() is not None, reason=str(engine.available()))
 
@@ -95,7 +95,7 @@ def test_the_demo_shows_a_live_summary_and_stops_all_that_it_started(ending: sig
     assert any(re.match(r"metrics  http://127\.0\.0\.1:\d+/metrics", line) for line in lines), lines
     assert "sources" in lines[-1], lines
     started = _children(demo.pid)
-    assert len(started) >= 5, "an engine, a node daemon, an evaluator and the two processes of that"
+    assert len(started) >= 16, "three engines, a node daemon, three evaluators and the three processes of each"
     demo.send_signal(ending)
     _, errors = demo.communicate(timeout=40)
     assert demo.returncode == 0, errors
@@ -103,7 +103,7 @@ def test_the_demo_shows_a_live_summary_and_stops_all_that_it_started(ending: sig
 
 
 def _scored(line: str) -> int:
-    return int(line.split()[1])
+    return int(line.split()[3])
 
 
 @needs_engine
@@ -117,7 +117,7 @@ def test_traffic_goes_through_the_proxy_and_what_is_shown_of_it_is_what_the_eval
             between = scrape(url)
             lines += _said(demo, SCORED)
             assert first <= total(between, "palegreen_quality_samples_total", tap="proxy") <= _scored(lines[-1])
-            assert any(re.match(r"(pass|fail)     \S.* -> \S", line) for line in lines), lines
+            assert any(re.match(r"1 (pass|fail)     \S.* -> \S", line) for line in lines), lines
             store = Path(next(line.split()[-1] for line in lines if line.startswith("samples ")))
             with Reader(store) as reader:
                 assert reader.extent(Filter())[0] >= first
@@ -129,7 +129,7 @@ def test_traffic_goes_through_the_proxy_and_what_is_shown_of_it_is_what_the_eval
 def test_a_run_of_a_few_seconds_says_how_good_the_answers_were() -> None:
     done = subprocess.run([PROGRAM, "demo", "--seconds", "1"], capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^quality  \d+ scored, \d+ passed, \d+ failed", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"^quality  replica 1 \d+ scored, \d+ passed, \d+ failed", done.stdout, re.MULTILINE), done.stdout
 
 
 def test_the_summary_of_quality_names_what_fails_most_and_what_is_wrong_with_the_evaluator() -> None:

@@ -212,7 +212,7 @@ def test_a_receiver_that_is_not_there_costs_counted_events_and_one_line(
     events.close()
     assert events.counts() == {"failed": 5000}
     printed = capfd.readouterr()
-    lines = re.findall(r"otlp\.failed[^\n]*", caplog.text + printed.out + printed.err)
+    lines = re.findall(r"[^\n]*otlp\.failed[^\n]*", caplog.text + printed.out + printed.err)
     assert len(lines) == 1
     assert f"127.0.0.1:{port}" in lines[0]
 

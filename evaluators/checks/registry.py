@@ -43,8 +43,10 @@ BUILT_IN = (
     "system_prompt_leak",
     "ungrounded_numbers",
     "ungrounded_names",
+    "empty_context",
     "context_overlap",
     "prompt_overlap",
+    "query_context_cosine",
     "context_cosine",
     "prompt_cosine",
 )

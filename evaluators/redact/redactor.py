@@ -172,13 +172,20 @@ def _finders(config: RedactionConfig) -> list[Finder]:
             found.append(phone.finder(config.phone_region))
         except ValueError as error:
             raise ConfigError(f"redaction.phone_region: {error}") from None
-    listed = [*config.names, *(_names_of(config.names_file) if config.names_file else ())]
+    listed = with_names(config).names
     if any(name.strip() for name in listed):
         try:
             found.append(names.finder(listed))
         except re2.error:
             raise ConfigError(f"redaction.names: {len(listed)} names are more than can be looked for") from None
     return found
+
+
+def with_names(config: RedactionConfig) -> RedactionConfig:
+    """The configuration with the names of its file in it, for a machine that has no such file. Raises ConfigError."""
+    if config.names_file is None:
+        return config
+    return config.model_copy(update={"names": [*config.names, *_names_of(config.names_file)], "names_file": None})
 
 
 def _names_of(path: Path) -> list[str]:

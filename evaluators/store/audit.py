@@ -1,4 +1,6 @@
-"""Who looked at samples: one JSON line for each `show` and `export`, written before any text is given out."""
+"""Who did what: one JSON line for each `samples show` and `export`, written before any text is given out, and for each
+`baseline promote`.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,18 @@ def audit(store: Path, command: str, samples: int, **what: Any) -> None:
     Raises:
         AuditError: the file cannot be written.
     """
-    line: dict[str, Any] = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "command": command, **_who()}
-    line |= {"store": str(store.absolute()), "samples": samples, **what}
     path = store.with_name(f"{store.name}.audit.jsonl")
+    what = {"store": str(store.absolute()), "samples": samples, **what}
+    append(path, f"samples.{command}", command, what, "no sample is given out")
+
+
+def append(path: Path, event: str, command: str, what: Mapping[str, Any], otherwise: str) -> None:
+    """Append one line to an audit file (mode 0600) and to the log: who, when, which command, and `what`.
+
+    Raises:
+        AuditError: the file cannot be written; the line ends in what therefore is not done, `otherwise`.
+    """
+    line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "command": command, **_who(), **what}
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         file = os.open(path, flags, 0o600)
@@ -41,8 +52,8 @@ def audit(store: Path, command: str, samples: int, **what: Any) -> None:
             os.close(file)
     except OSError as refused:
         reason = refused.strerror or str(refused)
-        raise AuditError(f"{path}: the audit line cannot be written, so no sample is given out: {reason}") from None
-    log.info(f"samples.{command}", **{name: value for name, value in line.items() if name not in ("time", "command")})
+        raise AuditError(f"{path}: the audit line cannot be written, so {otherwise}: {reason}") from None
+    log.info(event, **{name: value for name, value in line.items() if name not in ("time", "command")})
 
 
 def _who() -> Mapping[str, Any]:

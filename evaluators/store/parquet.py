@@ -1,4 +1,4 @@
-"""Samples as Parquet, partitioned by date and model: the input of fits over many machines. Needs pyarrow."""
+"""Samples as Parquet, partitioned by date and model: written, and read again by fits and replays. Needs pyarrow."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import shutil
 import uuid
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 from urllib.parse import quote
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 from pyarrow.parquet import ParquetWriter
 
 from palegreen.evaluators.store.export import ExportError, filesystem, is_url, refusals
@@ -54,6 +55,7 @@ SCHEMA = pa.schema(
     }
 )
 """Columns of a file; `date` and `model` are in its path."""
+_FOLDERS = ds.partitioning(pa.schema({"date": _TEXT, "model": _TEXT}), flavor="hive")
 
 
 def write_parquet(chunks: Iterable[list[Stored]], out: str) -> None:
@@ -71,6 +73,70 @@ def write_parquet(chunks: Iterable[list[Stored]], out: str) -> None:
                 partitions[_partition(stored)].append(stored)
             for partition, rows in partitions.items():
                 files.write(partition, _table(rows))
+
+
+class ParquetError(Exception):
+    """A file or folder that cannot be read as Parquet; one line."""
+
+
+def read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The records of a file or of a folder of files, each with its place, see `pieces` and `records`."""
+    for piece in pieces(path):
+        yield from records(piece)
+
+
+class Piece(NamedTuple):
+    """A row group of a file, and how many rows of the file come before it. Another machine can read it."""
+
+    fragment: ds.ParquetFileFragment
+    before: int
+
+
+def pieces(path: Path) -> list[Piece]:
+    """What a file or a folder of files consists of, in the order of reading. Raises ParquetError."""
+    found = []
+    with _parquet(str(path)):
+        dataset = ds.dataset(path, format="parquet", partitioning=_FOLDERS)
+        for file in sorted(dataset.get_fragments(), key=lambda file: file.path):
+            before = 0
+            for fragment in file.split_by_row_group():
+                found.append(Piece(fragment, before))
+                before += sum(group.num_rows for group in fragment.row_groups)
+    return found
+
+
+def records(piece: Piece) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The records of a piece, each with its place, `FILE:row N`; what is unknown is left out.
+
+    A model that only the folder's name tells (`model=NAME`) is part of the record. Raises ParquetError.
+    """
+    fragment, row = piece
+    with _parquet(fragment.path):
+        model = ds.get_partition_keys(fragment.partition_expression).get("model")
+        for batch in fragment.to_batches(batch_size=1024):
+            for columns in batch.to_pylist():
+                row += 1
+                yield f"{fragment.path}:row {row}", _record({**columns, "model": columns.get("model") or model})
+
+
+@contextmanager
+def _parquet(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as refused:
+        raise ParquetError(f"{path}: cannot be read as Parquet: {' '.join(str(refused).split())}") from None
+
+
+def _record(columns: dict[str, Any]) -> dict[str, Any]:
+    """A row as `_row` made it of a record. JSON that is damaged stays text, and its reader says so."""
+    record = {name: value for name, value in columns.items() if value is not None}
+    for name in _JSON:
+        if isinstance(text := record.get(name), str):
+            with suppress(ValueError):
+                record[name] = json.loads(text)
+    if isinstance(record.get("labels"), list):  # a map's entries
+        record["labels"] = dict(record["labels"])
+    return record
 
 
 class _Files:

@@ -32,6 +32,7 @@ SLACK = 16  # the part of the size that is left free, so that pages are used aga
 CHECKPOINT_PAGES = 4000  # a commit in so many pages waits for the disk
 WAL_MOST = 64 << 20
 ROW_BYTES = 400  # columns and index entries of a sample, about
+_CHOICES = 32  # of a response, that are looked through for one
 YEAR_10000 = 253_402_300_800.0
 
 _INSERT = "INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -101,6 +102,10 @@ class Store:
         Later feedback takes the place of earlier.
         """
         return self._guarded(lambda connection: _attach(connection, response_id, kind), 0)
+
+    def attach_score(self, response_id: str, choice: int, name: str, entry: dict[str, Any]) -> bool:
+        """Note a score that came later on the newest such choice; False if it is not there (any more)."""
+        return bool(self._guarded(lambda connection: _attach_score(connection, response_id, choice, name, entry), 0))
 
     def expire(self) -> bool:
         """Delete what is too old or too much and give room back, a bounded step; whether there is more to do.
@@ -290,6 +295,23 @@ def _attach(connection: sqlite3.Connection, response_id: str, kind: str) -> Labe
         (kind, _text(response_id)),
     ).fetchall()
     return Labels(*found[0]) if found else None
+
+
+def _attach_score(
+    connection: sqlite3.Connection, response_id: str, choice: int, name: str, entry: dict[str, Any]
+) -> bool:
+    rows = connection.execute(
+        "SELECT seq, record FROM samples WHERE id = ? AND id != '' ORDER BY seq DESC LIMIT ?",
+        (_text(response_id), _CHOICES),
+    )
+    for seq, text in rows.fetchall():
+        record = json.loads(text)
+        if (record.get("choice") or 0) != choice:
+            continue
+        record["scores"] = {**(record.get("scores") or {}), name: entry}
+        connection.execute("UPDATE samples SET record = ? WHERE seq = ?", (_encoded(record), seq))
+        return True
+    return False
 
 
 def _pages(connection: sqlite3.Connection) -> tuple[int, int, int]:

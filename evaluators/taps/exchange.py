@@ -19,6 +19,8 @@ from palegreen.runtime.tally import Tally
 _log = logging.getLogger(__name__)
 
 TAP = "proxy"
+CANARY_HEADER = b"x-palegreen-canary"
+"""Marks our own questions, of the probe process, which are no part of what users see."""
 
 # Ends of the paths that generate text; only POSTs to them are tapped, the rest just passes.
 INFERENCE_PATHS = (
@@ -103,6 +105,7 @@ class Tap:
         self.body_limit = config.body_limit
         self.memory_limit = config.queue_limit
         self.memory = 0
+        self.passed = 0.0  # when a token last passed to a user, monotonic seconds
         self._quiet_until: dict[str, float] = {}
 
     def begin(self, request: Request, began: float) -> Exchange | None:
@@ -158,8 +161,12 @@ class Exchange:
         self._dropped = False
         self._trace = _TRACEPARENT.match(request.fields.get(b"traceparent", b""))
         self._tapped = request.method == b"POST" and request.target.partition(b"?")[0].endswith(INFERENCE_PATHS)
+        self._canary = CANARY_HEADER in request.fields
         if self._tapped:
             tap.tally.count("palegreen_tap_received_total", TAP)
+        if self._tapped and self._canary:
+            self._reason = "canary"
+        elif self._tapped:
             tagged = tap.keep_header in request.fields
             self._sampled, self._reason = tap.sampler.decide(self._session, tagged=tagged)
             if self._sampled is not None:
@@ -184,8 +191,9 @@ class Exchange:
     def responded(self, response: Response, now: float) -> None:
         """The head of the final response."""
         self._response = response
-        exemplar = self._exemplar(now - self._began)
-        self._tap.tally.observe("palegreen_proxy_time_to_first_byte_seconds", now - self._began, exemplar=exemplar)
+        if not self._canary:
+            exemplar = self._exemplar(now - self._began)
+            self._tap.tally.observe("palegreen_proxy_time_to_first_byte_seconds", now - self._began, exemplar=exemplar)
         if self._tapped and response.status >= 400:
             self._keep_as_error()
         if self._held_response is not None and _is_lines(response):
@@ -195,6 +203,8 @@ class Exchange:
         """More of the response's body."""
         if self._held_response is not None:
             self._hold(self._held_response, pieces)
+            if any(b"data:" in piece for piece in pieces):  # a comment that keeps a stream alive is no progress
+                self._tap.passed = now
         if self._held_response is not None:
             self._last_arrival = [self._held_response.size, now - self._began]
             if len(self._arrivals) < ARRIVALS:
@@ -211,7 +221,10 @@ class Exchange:
         tally, duration = self._tap.tally, now - self._began
         code = f"{self._response.status // 100}xx" if self._response is not None else "none"
         tally.count("palegreen_proxy_requests_total", code, ended)
-        tally.observe("palegreen_proxy_request_duration_seconds", duration, exemplar=self._exemplar(duration))
+        if not self._canary:
+            tally.observe("palegreen_proxy_request_duration_seconds", duration, exemplar=self._exemplar(duration))
+        if self._tapped and ended == "complete" and code == "2xx":
+            self._tap.passed = now
         if self._tapped and ended in ("interrupted", "error"):
             self._keep_as_error()
         try:
@@ -236,7 +249,7 @@ class Exchange:
         self._held_request = self._held_response = None
 
     def _keep_as_error(self) -> None:
-        if self._sampled is None and self._tap.sampler.keeps_error():
+        if self._sampled is None and not self._canary and self._tap.sampler.keeps_error():
             self._sampled = "kept"
             self._held_response = Held(self._tap.body_limit)
 

@@ -23,7 +23,7 @@ log = structlog.get_logger()
 _TAP = "asgi"
 _MODE = 0o660
 _CHUNK = 1 << 18
-_UNSAMPLED = ("rate", "status")
+_UNSAMPLED = ("rate", "status", "canary")
 
 
 class Handoff:

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from palegreen.evaluators.config import EvaluateConfig
@@ -15,6 +16,7 @@ from palegreen.evaluators.line import Line
 from palegreen.evaluators.taps.desk import Desk
 from palegreen.evaluators.taps.exchange import BUCKETS
 from palegreen.evaluators.taps.file import FileTap
+from palegreen.evaluators.taps.passing import Passing
 from palegreen.evaluators.taps.queue import Queue
 from palegreen.evaluators.taps.sampling import Sampler
 from palegreen.runtime.tally import Tally
@@ -36,6 +38,8 @@ class TapProcess:
         self._tally = Tally(config.common(), BUCKETS)
         self._queue = Queue(config.queue_limit, self._tally)
         self._desk = Desk(self._queue, queue_path)
+        self._passing = Passing(queue_path)
+        self._passed: Callable[[], float] = lambda: 0.0
         self._stop = asyncio.Event()
         for name in config.taps():
             self._tally.count("palegreen_tap_received_total", name, by=0)
@@ -78,6 +82,7 @@ class TapProcess:
             from palegreen.evaluators.taps.proxy import Proxy
 
             proxy = Proxy(config, Sampler.of(config), put, tally)
+            self._passed = proxy.passed
             await proxy.start()
             taps.push_async_callback(proxy.stop, _DRAIN)
             at["proxy"] = _shown(config.proxy_address, proxy.port)
@@ -119,6 +124,7 @@ class TapProcess:
     async def _report(self) -> None:
         while True:
             self._line.readings(self._tally.readings())
+            self._passing.note(self._passed())
             await asyncio.sleep(1.0)
 
     async def _read(self, path: Path) -> None:

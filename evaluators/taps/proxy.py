@@ -49,6 +49,10 @@ class Proxy:
         self._renewing: asyncio.Task[None] | None = None
         self.port = 0
 
+    def passed(self) -> float:
+        """When a token last passed to a user, monotonic seconds; 0 for never."""
+        return self._shared.tap.passed
+
     async def start(self) -> None:
         """Listen and relay from now on. Raises palegreen.runtime.web.ListenError, one line."""
         listener = listen(*self._address, backlog=_BACKLOG)

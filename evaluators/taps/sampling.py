@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from palegreen.evaluators.config import EvaluateConfig
 from palegreen.evaluators.sample import Sampled
 
-Reason = Literal["rate", "session", "budget"]
+Reason = Literal["rate", "session", "budget", "canary"]
 
 MAX_SESSIONS = 65_536
 

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from palegreen.evaluators.sample import Message, Sample, Step, ToolCall
+from palegreen.evaluators.sample import CANARY, Message, Sample, Step, ToolCall
 from palegreen.evaluators.wire import message as wire
 from palegreen.evaluators.wire.errors import WireError
 from palegreen.evaluators.wire.jsontext import loads
@@ -43,6 +43,8 @@ _NAME_KEYS: dict[Kind, tuple[str, ...]] = {
     "agent": ("gen_ai.agent.name", "agent.name", "traceloop.entity.name"),
 }
 _SESSION_KEYS = ("gen_ai.conversation.id", "session.id", "traceloop.association.properties.session_id")
+_CANARY_KEYS = ("user.id", "enduser.id", "llm.user", "gen_ai.request.user", "gen_ai.openai.request.user")
+_CANARY_HEADER = "http.request.header.x-palegreen-canary"
 _FINGERPRINT_KEYS = (
     "openai.response.system_fingerprint",
     "gen_ai.openai.response.system_fingerprint",
@@ -131,7 +133,7 @@ def samples(span: Span, events: Iterable[Event] = ()) -> list[Sample]:
             time=span.start,
             model=_first(attributes, _MODEL_KEYS),
             requested_model=text(attributes.get("gen_ai.request.model")),
-            session=_first(attributes, _SESSION_KEYS)[:_LONGEST_ID],
+            session=_session(attributes),
             trace_id=span.trace_id,
             messages=_conversation(attributes, events),
             tools=_tools(attributes),
@@ -150,6 +152,12 @@ def samples(span: Span, events: Iterable[Event] = ()) -> list[Sample]:
         )
         for at, answer in enumerate(found)
     ]
+
+
+def _session(attributes: Mapping[str, Any]) -> str:
+    if _CANARY_HEADER in attributes or any(attributes.get(key) == CANARY for key in _CANARY_KEYS):
+        return CANARY
+    return _first(attributes, _SESSION_KEYS)[:_LONGEST_ID]
 
 
 def answers(attributes: Mapping[str, Any], events: Sequence[Event] = ()) -> list[Answer]:

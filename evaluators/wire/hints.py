@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
 
+from palegreen.evaluators.sample import CANARY
 from palegreen.evaluators.wire.shape import mapping, text
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-|\Z)")
@@ -20,7 +21,10 @@ def session(request: Mapping[str, Any]) -> str:
     In this order: `conversation` (responses API), a key of `metadata` that names a session, a conversation, a thread
     or a chat, and last the user (`safety_identifier`, `user`), hashed, as it may be an address. Not used:
     `previous_response_id`, which differs in each turn, and `prompt_cache_key`, which applications share among users.
+    Canaries, which are no user's, all have the session CANARY.
     """
+    if request.get("user") == CANARY:
+        return CANARY
     given = request.get("conversation")
     found = text(given) or text(mapping(given).get("id"))
     if not found and (metadata := mapping(request.get("metadata"))):

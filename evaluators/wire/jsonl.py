@@ -179,7 +179,11 @@ def read(line: bytes | str, where: str = "line") -> Sample:
     Raises:
         WireError: `where: key: problem; allowed: ...`.
     """
-    record = loads(line if isinstance(line, bytes) else line.encode("utf-8", "replace"), where)
+    return of_record(loads(line if isinstance(line, bytes) else line.encode("utf-8", "replace"), where), where)
+
+
+def of_record(record: Any, where: str) -> Sample:
+    """The sample of one record, as a line, the store and Parquet hold it. Raises WireError like `read`."""
     if not isinstance(record, dict):
         raise WireError(f"{where}: is no JSON object; allowed: an object with at least response")
     if record.get("response") is None:

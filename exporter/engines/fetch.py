@@ -1,19 +1,15 @@
-"""HTTP GET of an engine's page under a total deadline and a body limit.
-
-A socket time-out bounds one read, so a server that sends a byte a second would never pass it: here a timer shuts
-the socket when the whole exchange is over its time.
-"""
+"""HTTP GET of an engine's page under a total deadline and a body limit."""
 
 from __future__ import annotations
 
-import contextlib
 import http.client
-import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
+
+from palegreen.runtime.cuttable import CuttableConnection, cause
 
 _CHUNK = 256 * 1024
 _EXCERPT = 4096  # bytes of a refusal that are looked at
@@ -44,46 +40,6 @@ class Fetched:
         return "text/html" in self.content_type or self.body[:512].lstrip()[:1] == b"<"
 
 
-class _Connection(http.client.HTTPConnection):
-    """A connection that can be cut at any time from another thread.
-
-    It keeps a hold of its own on the socket, since http.client lets go of it before a body without a length is read,
-    and TLS takes it over before the handshake.
-    """
-
-    def __init__(self, parts: SplitResult, deadline: float, context: ssl.SSLContext | None) -> None:
-        secure = parts.scheme == "https"
-        super().__init__(parts.hostname or "", parts.port or (443 if secure else 80), timeout=deadline)
-        self._tls = (context or ssl.create_default_context()) if secure else None
-        self._held: socket.socket | None = None
-        self.was_cut = False
-
-    def connect(self) -> None:
-        connected = socket.create_connection((self.host, self.port), self.timeout)
-        try:
-            self._held = connected.dup()
-            if self.was_cut:
-                raise TimeoutError
-            tls = self._tls
-            self.sock = connected if tls is None else tls.wrap_socket(connected, server_hostname=self.host)
-        except BaseException:
-            connected.close()
-            raise
-
-    def cut(self) -> None:
-        """End whatever goes on, now or as soon as it is connected."""
-        self.was_cut = True
-        if self._held is not None:
-            with contextlib.suppress(OSError):
-                self._held.shutdown(socket.SHUT_RDWR)
-
-    def release(self) -> None:
-        """Close everything."""
-        self.close()
-        if self._held is not None:
-            self._held.close()
-
-
 @dataclass(frozen=True, slots=True)
 class Fetcher:
     """Fetches pages of one server. `url` gives scheme, host and port; `deadline` is in seconds, `limit` in bytes."""
@@ -100,7 +56,7 @@ class Fetcher:
         Raises FetchError.
         """
         parts = urlsplit(self.url)
-        connection = _Connection(parts, self.deadline, self.context)
+        connection = CuttableConnection(parts, self.deadline, self.context)
         timer = Timer(self.deadline, connection.cut)
         timer.daemon = True
         timer.start()
@@ -112,7 +68,7 @@ class Fetcher:
                 raise FetchError(late) from None
             if isinstance(failure, FetchError):
                 raise
-            raise FetchError(_cause(failure, parts)) from None
+            raise FetchError(cause(failure, parts)) from None
         else:
             if connection.was_cut:  # a body without a length ends like any other when its socket is shut
                 raise FetchError(late)
@@ -162,16 +118,3 @@ def _refusal(response: http.client.HTTPResponse) -> str:
     if 300 <= response.status < 400:
         return f"redirected (HTTP {response.status}) to {response.headers.get('Location', '?')[:200]}"
     return f"HTTP {response.status} {response.reason}"
-
-
-def _cause(failure: Exception, parts: SplitResult) -> str:
-    if isinstance(failure, ConnectionRefusedError):
-        return f"connection refused by {parts.netloc}"
-    if isinstance(failure, socket.gaierror):
-        return f"host {parts.hostname} is not known"
-    if isinstance(failure, http.client.BadStatusLine):
-        return "the server does not speak HTTP or closed the connection"
-    if isinstance(failure, http.client.IncompleteRead):
-        return f"body ended after {len(failure.partial)} bytes"
-    text = " ".join(str(failure).split()) or type(failure).__name__
-    return f"{type(failure).__name__}: {text}"[:300]

@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from palegreen.runtime.headersfile import read_headers
 from palegreen.runtime.quantity import Seconds
 from palegreen.runtime.settings import Section, Url
-from palegreen.runtime.yamlfile import ConfigError
 
 Version = Literal["1.36", "1.38"]
 
@@ -27,15 +27,4 @@ class OtlpExportConfig(Section):
         """The further headers by lower-case name. Raises ConfigError, one line, which quotes none of them."""
         if self.headers_file is None:
             return {}
-        try:
-            lines = self.headers_file.read_text(encoding="ascii").splitlines()
-        except (OSError, UnicodeDecodeError) as failure:
-            raise ConfigError(f"otlp: headers_file {self.headers_file} cannot be used: {failure}") from None
-        found = {}
-        for number, line in enumerate(lines, 1):
-            name, colon, value = line.partition(":")
-            if line.strip() and not (colon and name.strip()):
-                raise ConfigError(f"otlp: headers_file {self.headers_file} line {number}: allowed: NAME: VALUE")
-            if line.strip():
-                found[name.strip().lower()] = value.strip()
-        return found
+        return read_headers(self.headers_file, "otlp: headers_file")

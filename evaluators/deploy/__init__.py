@@ -1,0 +1,1 @@
+"""What changed, and when: markers of deploys, declared deploys, and what follows from one."""
