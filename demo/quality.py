@@ -139,7 +139,8 @@ def _parts(samples: Samples) -> Iterator[str]:
 
 def described(stored: Stored) -> str:
     """Verdict, question, answer, and which checks failed and why."""
-    question = next((m["content"] for m in reversed(stored.record["messages"]) if m["role"] == "user"), "")
+    asked = stored.record.get("messages") or ()  # an error that is kept beyond the rate has none
+    question = next((m["content"] for m in reversed(asked) if m["role"] == "user"), "")
     scores = stored.record.get("scores", {})
     reasons = [f"{name}: {(scores.get(name) or {}).get('why', 'failed')}" for name in stored.failed]
     line = f"{stored.result:8} {excerpt(question, _QUESTION)} -> {preview(stored)}"

@@ -18,6 +18,7 @@ from palegreen.demo import engine
 from palegreen.demo.live import Live, Samples, scrape, total
 from palegreen.demo.quality import Quality, summary
 from palegreen.demo.traffic import Traffic
+from palegreen.evaluators.checks.outcome import Outcome
 from palegreen.evaluators.store.query import Filter, Reader
 from palegreen.evaluators.store.store import Store
 
@@ -164,6 +165,13 @@ def test_a_sample_that_is_shown_cannot_command_the_terminal_and_says_which_check
     line = f"fail     What{odd}[31m now? -> {odd}[2Jno more  [refusal: says that it cannot help]"
     assert quality.samples() == [line]
     assert quality.samples() == [], "each is shown once"
+    store.close()
+
+
+def test_an_error_that_is_kept_without_what_was_asked_is_shown(tmp_path: Path) -> None:
+    store = Store(tmp_path / "samples.db", 60, 1 << 20)
+    store.add([scored(response="", messages=None, outcomes={"error": Outcome(False, 0, "status 502")})])
+    assert Quality("http://unused", tmp_path / "samples.db").samples() == ["fail      ->   [error: status 502]"]
     store.close()
 
 

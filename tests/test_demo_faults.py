@@ -102,7 +102,11 @@ def test_a_fault_is_brought_about_in_the_demo_that_runs_and_it_says_so(tmp_path:
         "palegreen: no demo is running; start one: make run, or palegreen demo\n",
     )
     command = [PROGRAM, "demo", "--requests-per-second", "3"]
-    with subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as demo:
+    said = tmp_path / "stderr"
+    with (
+        said.open("w") as stderr,
+        subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=stderr, text=True) as demo,
+    ):
         assert demo.stdout is not None
         try:
             assert any(line.startswith("quality  replica 3") for line in demo.stdout)
@@ -111,6 +115,6 @@ def test_a_fault_is_brought_about_in_the_demo_that_runs_and_it_says_so(tmp_path:
                 env=own, capture_output=True, text=True, timeout=100, check=False,
             )  # fmt: skip
             assert told.stdout == "replica 2: another model's chat template\n", told
-            assert any(line.startswith("fault    replica 2") for line in demo.stdout)
+            assert any(line.startswith("fault    replica 2") for line in demo.stdout), said.read_text()
         finally:
             demo.send_signal(signal.SIGTERM)
