@@ -10,11 +10,9 @@ import http.client
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from threading import Timer
 from urllib.parse import urlsplit
 
-from palegreen.runtime.cuttable import CuttableConnection, cause
+from palegreen.runtime.cuttable import ExchangeError, within
 
 _CHUNK = 64 * 1024
 LIMIT = 8 << 20  # bytes of an answer
@@ -42,38 +40,19 @@ class Request:
     body: bytes | None = None
 
 
-def send(request: Request, deadline: float, context: ssl.SSLContext | None = None) -> bytes:
-    """The body of the answer, whose status must be 2xx; `deadline` is in seconds. Raises OutboundError."""
-    parts = urlsplit(request.url)
-    connection = CuttableConnection(parts, deadline, context)
-    timer = Timer(deadline, connection.cut)
-    timer.daemon = True
-    timer.start()
-    late = f"no complete answer within {deadline:g} s"
+def send(request: Request, deadline: float, context: ssl.SSLContext | None = None, limit: int = LIMIT) -> bytes:
+    """The body of the answer, whose status must be 2xx; `deadline` in seconds, `limit` in bytes.
+
+    Raises OutboundError.
+    """
     try:
-        body = _exchange(connection, request)
-    except (OutboundError, OSError, http.client.HTTPException, ValueError) as failure:
-        if connection.was_cut or isinstance(failure, TimeoutError):
-            raise OutboundError(late, late=True) from None
-        if isinstance(failure, OutboundError):
-            raise
-        raise OutboundError(cause(failure, parts)) from None
-    else:
-        if connection.was_cut:  # a body without a length ends like any other when its socket is shut
-            raise OutboundError(late, late=True)
-        return body
-    finally:
-        timer.cancel()
-        connection.cut()
-        connection.release()
+        with within(deadline, urlsplit(request.url), context) as connection:
+            return _exchange(connection, request, limit)
+    except ExchangeError as failure:
+        raise OutboundError(str(failure), late=failure.late) from None
 
 
-def trusting(ca_file: Path | None) -> ssl.SSLContext | None:
-    """What verifies servers by the authority in a file, None for the system's. Raises OSError: unusable."""
-    return ssl.create_default_context(cafile=str(ca_file)) if ca_file is not None else None
-
-
-def _exchange(connection: http.client.HTTPConnection, request: Request) -> bytes:
+def _exchange(connection: http.client.HTTPConnection, request: Request, limit: int) -> bytes:
     parts = urlsplit(request.url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "palegreen"}
@@ -84,8 +63,8 @@ def _exchange(connection: http.client.HTTPConnection, request: Request) -> bytes
         declared, body = response.length, bytearray()
         while chunk := response.read1(_CHUNK):
             body += chunk
-            if len(body) > LIMIT:
-                raise OutboundError(f"the answer is over the limit of {LIMIT} bytes")
+            if len(body) > limit:
+                raise OutboundError(f"the answer is over the limit of {limit} bytes")
         if declared is not None and len(body) < declared:
             raise OutboundError(f"the answer ended after {len(body)} of {declared} bytes")
         return bytes(body)

@@ -34,11 +34,11 @@ from palegreen.evaluators.wire.decode import Decoder
 from palegreen.evaluators.wire.defaults import Defaults
 from palegreen.evaluators.wire.errors import WireError
 from palegreen.runtime.exposition import Collected, Readings
+from palegreen.runtime.seldom import Seldom
 
 log = structlog.get_logger()
 T = TypeVar("T")
 
-_SAY_AGAIN = 60.0  # seconds until a trouble of the same kind is logged again
 _TIDY_EVERY = 5.0
 _MOST_SAMPLES = 64  # worked off at once
 _MOST_CHARACTERS = 4 << 20
@@ -92,7 +92,7 @@ class Pipeline:
         self._sessions = Sessions()
         self._ledger = Ledger(config)
         self._projections = self._projected(config)
-        self._said: dict[str, float] = {}
+        self._seldom = Seldom()
         self._tidied = 0.0
         self._decided: tuple[tuple[Any, ...], Decision] = ((), Decision(None))
 
@@ -328,7 +328,5 @@ class Pipeline:
         self._say(f"{tap} {reason}", "scorer.lost", tap=tap, reason=reason, cause=cause, **more)
 
     def _say(self, about: str, event: str, **facts: Any) -> None:
-        now = time.monotonic()
-        if now - self._said.get(about, -_SAY_AGAIN) >= _SAY_AGAIN:
-            self._said[about] = now
+        if self._seldom.due(about):
             log.warning(event, **facts)

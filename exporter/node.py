@@ -6,7 +6,6 @@ import asyncio
 import gc
 import signal
 import socket
-import ssl
 import sys
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ import structlog
 
 from palegreen.catalogue.engines import Engine, engines, resolve
 from palegreen.exporter.config import FIXED, EngineConfig, NodeConfig
-from palegreen.exporter.engines.fetch import Fetcher, read_token
+from palegreen.exporter.engines.fetch import Fetcher
 from palegreen.exporter.engines.mapping import Mapper
 from palegreen.exporter.engines.source import EngineSource, Identity
 from palegreen.exporter.nvml.source import NvmlSource
@@ -27,11 +26,13 @@ from palegreen.exporter.source import Runner, Source
 from palegreen.exporter.sources import node_sources
 from palegreen.exporter.status import NodeStatus
 from palegreen.runtime.app import App
+from palegreen.runtime.clienttls import verifying
 from palegreen.runtime.exposition import Collected, Readings
 from palegreen.runtime.filewatch import FileWatch
 from palegreen.runtime.log import configure
 from palegreen.runtime.otlp.metrics import OtlpMetrics
 from palegreen.runtime.own import OwnMetrics
+from palegreen.runtime.secretfile import read_secret
 from palegreen.runtime.web import WebServer, parse_address
 from palegreen.runtime.yamlfile import ConfigError, Document
 
@@ -177,12 +178,10 @@ def engine_source(config: NodeConfig, engine: EngineConfig, mapper: Mapper, know
     try:
         file = engine.bearer_token_file
         if file is not None:
-            read_token(file)
+            read_secret(file, "token")
         file = engine.ca_file
         if engine.url.startswith("https"):
-            context = ssl.create_default_context(cafile=engine.ca_file)
-            if engine.insecure_skip_verify:
-                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            context = verifying(engine.ca_file, engine.insecure_skip_verify)
     except (OSError, ValueError) as failure:
         raise ConfigError(f"engine {engine.url}: {file} cannot be used: {failure}") from None
     fetcher = Fetcher(engine.url, config.timeout(engine), config.engine_body_limit, engine.bearer_token_file, context)

@@ -10,6 +10,8 @@ import contextlib
 import http.client
 import socket
 import ssl
+from collections.abc import Iterator
+from threading import Timer
 from urllib.parse import SplitResult
 
 
@@ -54,7 +56,45 @@ class CuttableConnection(http.client.HTTPConnection):
             self._held.close()
 
 
-def cause(failure: Exception, parts: SplitResult) -> str:
+class ExchangeError(Exception):
+    """An exchange that came to nothing, in one line; `late` says that its deadline passed."""
+
+    def __init__(self, message: str, *, late: bool = False) -> None:
+        super().__init__(message)
+        self.late = late
+
+
+@contextlib.contextmanager
+def within(deadline: float, parts: SplitResult, context: ssl.SSLContext | None) -> Iterator[CuttableConnection]:
+    """A connection to the server of a URL for one exchange, cut after `deadline` seconds and closed at the end.
+
+    Raises:
+        ExchangeError: for what the connection, http.client or a ValueError tell of; other errors of the block stay what
+            they are, unless they came of the cut.
+    """
+    connection = CuttableConnection(parts, deadline, context)
+    timer = Timer(deadline, connection.cut)
+    timer.daemon = True
+    timer.start()
+    late = ExchangeError(f"no complete answer within {deadline:g} s", late=True)
+    try:
+        yield connection
+    except Exception as failure:
+        if connection.was_cut or isinstance(failure, TimeoutError):
+            raise late from None
+        if isinstance(failure, (OSError, http.client.HTTPException, ValueError)):
+            raise ExchangeError(_cause(failure, parts)) from None
+        raise
+    else:
+        if connection.was_cut:  # a body without a length ends like any other when its socket is shut
+            raise late
+    finally:
+        timer.cancel()
+        connection.cut()
+        connection.release()
+
+
+def _cause(failure: Exception, parts: SplitResult) -> str:
     """What went wrong in an exchange with the server of a URL, in one line."""
     if isinstance(failure, ConnectionRefusedError):
         return f"connection refused by {parts.netloc}"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
 from palegreen.evaluators.baseline.runlength import RunLength
+from palegreen.evaluators.contents import identity, problem
 from palegreen.evaluators.embed.embedder import Embedder
 from palegreen.runtime.exposition import Collected
 from palegreen.runtime.settings import Section
@@ -21,7 +20,6 @@ NAME = "manifest.json"
 ARRAYS = "arrays.npz"
 CURRENT = "current"
 _MOST = 16 << 20
-_UNNAMED = ("id", "created")  # of a manifest, what its id is not made of
 
 
 class Pinned(Section):
@@ -101,9 +99,7 @@ def load(folder: Path) -> Manifest:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; allowed: the folder of a baseline") from None
     except ValidationError as refused:
-        first = refused.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{path}: {where + ': ' if where else ''}{first['msg']}") from None
+        raise ConfigError(f"{path}: {problem(refused)}") from None
     if manifest.format != FORMAT:
         raise ConfigError(f"{path}: format: got {manifest.format}; allowed: {FORMAT}")
     if (manifest.id or manifest.arrays) and manifest.id != identity(json.loads(content)):
@@ -114,12 +110,6 @@ def load(folder: Path) -> Manifest:
 def located(folder: Path) -> Path:
     """The folder of a baseline: this one, or where it has many, the one that `current` points to."""
     return folder if (folder / NAME).exists() or not (folder / CURRENT).exists() else folder / CURRENT
-
-
-def identity(manifest: Mapping[str, Any]) -> str:
-    """The id of a manifest as JSON has it: a hash of all it says, the arrays' hash among it, but when it was made."""
-    said = {name: value for name, value in manifest.items() if name not in _UNNAMED}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def mismatch(manifest: Manifest, embedder: Embedder | None) -> str:

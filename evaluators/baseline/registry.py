@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palegreen.evaluators.baseline.errors import BaselineError
-from palegreen.evaluators.baseline.manifest import ARRAYS, CURRENT, NAME, Manifest, identity, load, located
+from palegreen.evaluators.baseline.manifest import ARRAYS, CURRENT, NAME, Manifest, load, located
+from palegreen.evaluators.contents import identity
 from palegreen.evaluators.store.audit import append
 from palegreen.runtime.yamlfile import ConfigError
 

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from palegreen.evaluators.baseline.errors import BaselineError
+from palegreen.evaluators.detectors.combine import allotted
 from palegreen.evaluators.sample import Sample
 from palegreen.runtime.quantity import seconds
 from palegreen.runtime.settings import Section
 
 LEAST = 100
+PAGING = 2
+"""Parts that page: the detector of responses and the checks."""
 
 
 class RunLength(Section):
@@ -60,12 +63,13 @@ def declare(text: str, samples: Sequence[Sample], replicas: int | None) -> RunLe
             how += f" of {seen} replicas times {replicas / seen:.4g}, for {replicas}"
     if length < LEAST:
         raise BaselineError(f"{option}: is {length:.0f} samples; allowed: {LEAST} or more")
+    paging = allotted(length, PAGING)
     return RunLength(
         declared=text,
         samples=length,
         samples_per_second=rate,
         replicas=replicas,
-        shares={"response": 2 * length, "checks": 2 * length, "prompt": length},
+        shares={"response": paging, "checks": paging, "prompt": length},
         how=how,
     )
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import ssl
 from collections.abc import Callable, Mapping
 from hashlib import sha256
-from http.client import HTTPException
 from threading import Event, Lock
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, Request, build_opener
 
 import structlog
 
 from palegreen.evaluators.config import EvaluateConfig
+from palegreen.evaluators.outbound import OutboundError, Request, send
+from palegreen.runtime.clienttls import verifying
 from palegreen.runtime.exposition import Collected
 
 log = structlog.get_logger()
@@ -57,8 +55,8 @@ class ModelFingerprint:
         self._round = 0
         self._fingerprint = ""
         self._lock = Lock()
-        secure = [HTTPSHandler(context=_tls(config))] if self._base.startswith("https:") else []
-        self._opener = build_opener(ProxyHandler({}), _NoRedirect(), *secure)
+        secure = self._base.startswith("https:")
+        self._tls = verifying(config.upstream_ca_file, config.upstream_insecure_skip_verify) if secure else None
 
     def run(self, stopped: Event) -> None:
         """Ask once around."""
@@ -92,15 +90,12 @@ class ModelFingerprint:
         """What a page says now takes the place of what it said; one that does not answer leaves that as it is."""
         base = self._base.removesuffix("/v1")
         try:
-            request = Request(f"{base}{page}", headers={"accept": "application/json"})  # noqa: S310 - an http(s) URL
-            with self._opener.open(request, timeout=_TIMEOUT) as response:
-                body = response.read(_MOST + 1)
-            facts = read(json.loads(body)) if len(body) <= _MOST else {}
-        except HTTPError as refused:
-            refused.close()
-            if refused.code in _NOT_THERE:
+            facts = read(json.loads(send(Request("GET", f"{base}{page}"), _TIMEOUT, self._tls, _MOST)))
+        except OutboundError as refused:
+            if refused.status in _NOT_THERE:
                 self._facts.pop(page, None)
-        except (URLError, OSError, HTTPException, ValueError, RecursionError) as trouble:
+            log.debug("model.fingerprint_unknown", page=page, cause=str(refused))
+        except (ValueError, RecursionError) as trouble:
             log.debug("model.fingerprint_unknown", page=page, cause=str(trouble))
         else:
             if facts:
@@ -114,13 +109,6 @@ class ModelFingerprint:
         if self._model in entries:
             entries = {self._model: entries[self._model]}
         return {name: _some(each, _OF_MODEL) | _some(each.get("meta"), _OF_GGUF) for name, each in entries.items()}
-
-
-class _NoRedirect(HTTPRedirectHandler):
-    """A page that is elsewhere is not this server's."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
 
 
 def _props(said: Any) -> Facts:
@@ -144,12 +132,3 @@ def _tgi(said: Any) -> Facts:
 def _some(said: Any, names: tuple[str, ...]) -> Facts:
     """Those of these facts that are there."""
     return {name: said[name] for name in names if said.get(name) is not None} if isinstance(said, dict) else {}
-
-
-def _tls(config: EvaluateConfig) -> ssl.SSLContext:
-    """How an https upstream is verified, as by the proxy."""
-    context = ssl.create_default_context(cafile=config.upstream_ca_file)
-    if config.upstream_insecure_skip_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from palegreen.evaluators.baseline.features import Features, Floats
 from palegreen.evaluators.baseline.manifest import Manifest
 from palegreen.evaluators.baseline.registry import arrays_of
-from palegreen.evaluators.baseline.segments import Named, name
+from palegreen.evaluators.baseline.segments import Named
 from palegreen.evaluators.detectors.mewma import Calibration
 from palegreen.evaluators.drift.alarm import Channel
 from palegreen.evaluators.drift.evidence import Rows
@@ -67,14 +67,6 @@ class Model:
         """Of what a detector's state is of: this baseline, in this layout."""
         layout = "/".join(f"{row.segment} {row.check} {row.stream}" for row in self.rows.rows)
         return hashlib.sha256(f"{self.manifest.id} {layout}".encode()).hexdigest()[:16]
-
-
-def watched(model: Model, wanted: tuple[Named, ...]) -> tuple[tuple[Named, ...], list[str]]:
-    """The segments that are wanted and have limits, and the names of those that have none."""
-    return (
-        tuple(each for each in wanted if each in model.segments),
-        [name(each) for each in wanted if each not in model.segments],
-    )
 
 
 def _calibration(arrays: Mapping[str, NDArray[Any]], channel: str) -> Calibration:

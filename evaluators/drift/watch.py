@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -22,12 +21,12 @@ from palegreen.evaluators.embed.parts import VectorsOf
 from palegreen.evaluators.sample import Sample
 from palegreen.evaluators.store.scored import Scored
 from palegreen.runtime.exposition import Collected
+from palegreen.runtime.seldom import Seldom
 
 log = structlog.get_logger()
 
 REPLICAS = 64
 """Replicas at most; the one that was seen last the longest ago gives way."""
-_SAY_AGAIN = 60.0  # seconds
 Result = Literal["watched", "outside", "unfit", "kept", "failed", "tools", "empty"]
 
 
@@ -65,7 +64,7 @@ class Watch:
         self._results: Counter[tuple[Whose, Result]] = Counter()
         self._alarms: Counter[tuple[Whose, str]] = Counter()
         self._resets: Counter[tuple[Whose, str]] = Counter()
-        self._said = -_SAY_AGAIN
+        self._seldom = Seldom()
         if missing := [name(each) for each in segments if each not in model.segments]:
             log.warning("drift.segments", without=", ".join(missing), cause="the baseline has no limits for them")
 
@@ -195,9 +194,7 @@ class Watch:
         return events
 
     def _unfit(self, sample: Sample) -> None:
-        now = time.monotonic()
-        if now - self._said >= _SAY_AGAIN:
-            self._said = now
+        if self._seldom.due("unfit"):
             cause = "its embedding is missing, or holds NaN or infinity"
             log.warning("drift.unfit", id=sample.id[:100], cause=cause, effect="the sample is not compared")
 

@@ -8,7 +8,9 @@ from typing import Any, Literal, NamedTuple
 
 from palegreen.evaluators.judge.config import JudgeConfig
 from palegreen.evaluators.judge.rubric import SCHEMA, UnparsableError, Verdict, messages, read
-from palegreen.evaluators.outbound import OutboundError, Request, send, trusting
+from palegreen.evaluators.outbound import OutboundError, Request, send
+from palegreen.runtime.clienttls import verifying
+from palegreen.runtime.secretfile import read_secret
 from palegreen.runtime.yamlfile import ConfigError
 
 _OWN = {"x-palegreen-canary": "judge"}  # no user's: an engine that judges may be one that is evaluated
@@ -31,7 +33,7 @@ class Client:
     def __init__(self, config: JudgeConfig) -> None:
         self._config = config
         try:
-            self._context = trusting(config.ca_file)
+            self._context = verifying(config.ca_file) if config.ca_file is not None else None
         except OSError as failure:
             raise ConfigError(f"judge: ca_file {config.ca_file} cannot be used: {failure}") from None
 
@@ -74,10 +76,7 @@ class Client:
         file = self._config.api_key_file
         if file is None:
             return {}
-        key = file.read_bytes().strip()
-        if not key or any(not 0x21 <= byte <= 0x7E for byte in key):  # the message must not hold what was read
-            raise ValueError(f"{file} does not hold a key; allowed: one line of ASCII without blanks")
-        return {"authorization": f"Bearer {key.decode()}"}
+        return {"authorization": f"Bearer {read_secret(file, 'key')}"}
 
 
 def _result(failure: Exception) -> Result:

@@ -16,6 +16,7 @@ from palegreen.evaluators.judge.config import JudgeConfig
 from palegreen.evaluators.judge.rubric import VERSION
 from palegreen.evaluators.sample import Sample
 from palegreen.runtime.exposition import Collected
+from palegreen.runtime.seldom import Seldom
 from palegreen.runtime.tally import Tally
 
 log = structlog.get_logger()
@@ -24,7 +25,6 @@ _WAITING = 16  # samples that wait for the judge
 _JUDGED = 256  # verdicts that wait to be stored
 _CONTEXTS = 8
 _BACKOFF = (1.0, 300.0)  # seconds without a request after a failure, doubling
-_SAY_AGAIN = 60.0
 _FREE = frozenset({"model", "endpoint", "instance_id"})
 BUCKETS = {"palegreen_judge_score": (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)}
 Labels = tuple[str, str, str, str, str]
@@ -71,13 +71,12 @@ class Judge:
         self._labels = labels
         self._client = Client(config)
         self._budget = Budget(config.requests_per_hour, config.background_per_hour, clock)
-        self._clock = clock
         self._tally = Tally((), BUCKETS, free=_FREE)
         self._waiting: queue.Queue[_Case] = queue.Queue(_WAITING)
         self._judged: list[Judged] = []
         self._lock = Lock()
         self._stopped = Event()
-        self._said: dict[str, float] = {}
+        self._seldom = Seldom(clock)
         self._tally.set("palegreen_judge_info", 1, *labels, config.model, VERSION)
         for result in ("ok", "unparsable", "failed", "timeout"):  # there from the start: increase() sees the first
             self._tally.count("palegreen_judge_requests_total", *labels, result, by=0)
@@ -152,9 +151,7 @@ class Judge:
             self._judged = [*self._judged[1 - _JUDGED :], judged]
 
     def _say(self, asked: Asked) -> None:
-        now = self._clock()
-        if now - self._said.get(asked.result, -_SAY_AGAIN) >= _SAY_AGAIN:
-            self._said[asked.result] = now
+        if self._seldom.due(asked.result):
             log.warning("judge.trouble", result=asked.result, cause=asked.cause)
 
 

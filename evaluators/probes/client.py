@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from palegreen.evaluators.config import EvaluateConfig
 from palegreen.evaluators.probes.config import CanaryConfig
 from palegreen.evaluators.sample import CANARY
+from palegreen.runtime.clienttls import verifying
 from palegreen.runtime.settings import Url
 from palegreen.runtime.yamlfile import ConfigError
 
@@ -127,7 +128,7 @@ class Replica:
         try:
             raw = socket.create_connection(address, timeout)
             if parts.scheme == "https":
-                return self._tls().wrap_socket(raw, server_hostname=address[0])
+                return verifying(self.ca_file, self.insecure).wrap_socket(raw, server_hostname=address[0])
         except TimeoutError:
             _closed(raw)
             raise AskError("timeout", f"no connection within {timeout:g} s") from None
@@ -135,13 +136,6 @@ class Replica:
             _closed(raw)
             raise AskError("connection", f"no connection: {_why(failure)}") from None
         return raw
-
-    def _tls(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
-        if self.insecure:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
 
     def _exchange(
         self,

@@ -5,17 +5,15 @@ It holds answers, not vectors of them, so it goes with any embedder: what is com
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from palegreen.evaluators.contents import identity, problem
 from palegreen.evaluators.probes.chat import Said
 from palegreen.evaluators.probes.prompts import MOST, Prompt
 from palegreen.runtime.settings import Section
@@ -23,7 +21,6 @@ from palegreen.runtime.yamlfile import ConfigError
 
 FORMAT = 1
 _MOST_BYTES = 64 << 20
-_UNNAMED = ("id", "created")
 
 
 class RecordedToken(Section):
@@ -96,12 +93,6 @@ class Reference(Section):
         return self
 
 
-def identity(said: Mapping[str, Any]) -> str:
-    """The id of a reference as JSON has it: a hash of all it says but when it was made."""
-    named = {name: value for name, value in said.items() if name not in _UNNAMED}
-    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def load(path: Path) -> Reference:
     """Read a reference. Raises ConfigError, one line."""
     try:
@@ -116,9 +107,7 @@ def load(path: Path) -> Reference:
     try:
         reference = Reference.model_validate_json(content)
     except ValidationError as refused:
-        first = refused.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{path}: {where + ': ' if where else ''}{first['msg']}") from None
+        raise ConfigError(f"{path}: {problem(refused)}") from None
     if reference.format != FORMAT:
         raise ConfigError(f"{path}: format: got {reference.format}; allowed: {FORMAT}")
     if reference.id != identity(json.loads(content)):

@@ -28,12 +28,12 @@ from palegreen.evaluators.probes.retrieval_recall import (
 from palegreen.evaluators.probes.retrieval_search import Found, Question, Search, SearchError
 from palegreen.evaluators.probes.retrieval_vectors import Vectors
 from palegreen.runtime.exposition import Collected
+from palegreen.runtime.seldom import Seldom
 from palegreen.runtime.tally import Tally
 from palegreen.runtime.yamlfile import ConfigError
 
 log = structlog.get_logger()
 
-_SAY_AGAIN = 60.0  # seconds until the same trouble is logged again
 _STALE = 3  # rounds without a result after which recall is not shown any more
 BUCKETS = {"palegreen_retrieval_duration_seconds": SECONDS, "palegreen_retrieval_exact_duration_seconds": SECONDS}
 
@@ -75,7 +75,7 @@ class RetrievalProbe:
         self._summary: dict[str, float] | None = None  # what is shown of them
         self._latest = -float("inf")
         self._lock = Lock()
-        self._said: dict[str, float] = {}
+        self._seldom = Seldom(clock)
         for result in ("ok", "failed", "timeout"):  # there from the start, so that increase() sees the first
             self._count("palegreen_retrieval_queries_total", result, by=0)
 
@@ -185,9 +185,7 @@ class RetrievalProbe:
 
     def _trouble(self, result: str, cause: str) -> None:
         self._count("palegreen_retrieval_queries_total", result)
-        now = self._clock()
-        if now - self._said.get(result, -_SAY_AGAIN) >= _SAY_AGAIN:
-            self._said[result] = now
+        if self._seldom.due(result):
             log.warning("retrieval.trouble", index=self._config.index, result=result, cause=cause)
 
 

@@ -7,9 +7,10 @@ import secrets
 from typing import Any
 from urllib.parse import quote
 
-from palegreen.evaluators.outbound import OutboundError, Request, send, trusting
+from palegreen.evaluators.outbound import OutboundError, Request, send
 from palegreen.evaluators.probes.retrieval_config import HttpSearch
 from palegreen.evaluators.probes.retrieval_search import Found, Question, SearchError, found
+from palegreen.runtime.clienttls import verifying
 from palegreen.runtime.headersfile import read_headers
 from palegreen.runtime.yamlfile import ConfigError
 
@@ -29,7 +30,7 @@ class HttpIndex:
         self._timeouts = {False: timeout, True: exact_timeout}
         self._headers()
         try:
-            self._context = trusting(config.ca_file)
+            self._context = verifying(config.ca_file) if config.ca_file is not None else None
         except OSError as failure:
             raise ConfigError(f"retrieval {name}: ca_file {config.ca_file} cannot be used: {failure}") from None
 

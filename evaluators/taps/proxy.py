@@ -16,6 +16,7 @@ from palegreen.evaluators.taps.exchange import Tap
 from palegreen.evaluators.taps.relay import Relay, Shared
 from palegreen.evaluators.taps.sampling import Sampler
 from palegreen.evaluators.taps.upstream import Target
+from palegreen.runtime.clienttls import verifying
 from palegreen.runtime.tally import Tally
 from palegreen.runtime.web import listen, parse_address
 from palegreen.runtime.yamlfile import ConfigError
@@ -103,12 +104,9 @@ def _target(config: EvaluateConfig) -> Target:
 
 def _client_context(config: EvaluateConfig) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=config.upstream_ca_file)
+        context = verifying(config.upstream_ca_file, config.upstream_insecure_skip_verify)
     except OSError as error:  # ssl.SSLError is one
         raise ConfigError(f"upstream_ca_file: {config.upstream_ca_file} cannot be used: {_why(error)}") from None
-    if config.upstream_insecure_skip_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["http/1.1"])
     return context
 

@@ -6,10 +6,10 @@ import http.client
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Timer
 from urllib.parse import urlsplit
 
-from palegreen.runtime.cuttable import CuttableConnection, cause
+from palegreen.runtime.cuttable import ExchangeError, within
+from palegreen.runtime.secretfile import read_secret
 
 _CHUNK = 256 * 1024
 _EXCERPT = 4096  # bytes of a refusal that are looked at
@@ -55,35 +55,18 @@ class Fetcher:
 
         Raises FetchError.
         """
-        parts = urlsplit(self.url)
-        connection = CuttableConnection(parts, self.deadline, self.context)
-        timer = Timer(self.deadline, connection.cut)
-        timer.daemon = True
-        timer.start()
-        late = f"no complete answer within {self.deadline:g} s"
         try:
-            fetched = self._exchange(connection, path)
-        except (FetchError, OSError, http.client.HTTPException, ValueError) as failure:
-            if connection.was_cut or isinstance(failure, TimeoutError):
-                raise FetchError(late) from None
-            if isinstance(failure, FetchError):
-                raise
-            raise FetchError(cause(failure, parts)) from None
-        else:
-            if connection.was_cut:  # a body without a length ends like any other when its socket is shut
-                raise FetchError(late)
-            return fetched
-        finally:
-            timer.cancel()
-            connection.cut()
-            connection.release()
+            with within(self.deadline, urlsplit(self.url), self.context) as connection:
+                return self._exchange(connection, path)
+        except ExchangeError as failure:
+            raise FetchError(str(failure)) from None
 
     def _exchange(self, connection: http.client.HTTPConnection, path: str) -> Fetched:
         # OpenMetrics is not named: prometheus_client prefers it whatever its q, and then writes vllm:x as vllm_x
         accept = "text/plain;version=0.0.4,*/*;q=0.1"
         headers = {"Accept": accept, "Accept-Encoding": "identity"}
         if self.token_file is not None:
-            headers["Authorization"] = f"Bearer {read_token(self.token_file)}"
+            headers["Authorization"] = f"Bearer {read_secret(self.token_file, 'token')}"
         connection.request("GET", path, headers=headers)
         with connection.getresponse() as response:
             return self._read(response)
@@ -104,14 +87,6 @@ class Fetcher:
         if declared is not None and len(body) < declared:
             raise FetchError(f"body ended after {len(body)} of {declared} bytes")
         return Fetched(bytes(body), response.headers.get("Content-Type", "").lower())
-
-
-def read_token(path: Path) -> str:
-    """The bearer token in a file, read anew each time since it may be rotated. Raises OSError and ValueError."""
-    token = path.read_bytes().strip()
-    if not token or any(not 0x21 <= byte <= 0x7E for byte in token):  # the message must not hold what was read
-        raise ValueError(f"{path} does not hold a token; allowed: one line of ASCII without blanks")
-    return token.decode()
 
 
 def _refusal(response: http.client.HTTPResponse) -> str:
