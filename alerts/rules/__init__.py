@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 
@@ -90,10 +91,8 @@ def _signals(scale: float) -> list[dict[str, Any]]:
 
 def _peers(scale: float) -> list[dict[str, Any]]:
     given = peers.Parameters()
-    lengths = {
-        name: scaled(getattr(given, name), scale) for name in ("window", "hold", "every", "memory", "ago", "interval")
-    }
-    return list(peers.rules(peers.Parameters(**lengths))["groups"])
+    lengths = {name: scaled(getattr(given, name), scale) for name in ("window", "hold", "every", "memory", "ago")}
+    return list(peers.rules(replace(given, **lengths, interval=scaled(given.interval, scale)))["groups"])  # type: ignore[arg-type]  # texts all
 
 
 def _group(name: str, interval: str, scale: float, found: list[dict[str, Any]]) -> dict[str, Any]:
