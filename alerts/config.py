@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -107,7 +106,8 @@ class Channel(Part):
     @property
     def settings(self) -> PagerDuty | Slack | Email | Webhook:
         """Those of its kind."""
-        return next(value for _, value in self if value is not None)
+        (settings,) = (kind for kind in (self.pagerduty, self.slack, self.email, self.webhook) if kind is not None)
+        return settings
 
 
 class Channels(Part):
@@ -186,7 +186,7 @@ class AlertsConfig(Part):
     """Everything that rules and routes can be told."""
 
     time_scale: float = Field(1, ge=1, description="every duration is divided by this, so that tests need not wait")
-    thresholds: Mapping[str, float] = Field({}, description="other values of thresholds, by name (`catalogue/`)")
+    thresholds: dict[str, float] = Field({}, description="other values of thresholds, by name (`catalogue/`)")
     disabled: tuple[AlertName, ...] = Field((), description="alerts that are not wanted")
     dashboard_url: Url = Field("https://grafana.example", description="where Grafana is; /d/... is put behind it")
     runbook_url: RunbookUrl = Field(
@@ -195,7 +195,7 @@ class AlertsConfig(Part):
     )
     models: tuple[Model, ...] = Field((), description="models, their teams and objectives")
     scrape_interval: Seconds = Field(15.0, description="interval at which Prometheus scrapes Palegreen")
-    receivers: Mapping[Audience, Channels] = Field(
+    receivers: dict[Audience, Channels] = Field(
         {owner: _pages_and_tickets(owner) for owner in OWNERS},
         description="who is told, by owner (`platform`, `model`) or team; replaces the default as a whole",
     )
