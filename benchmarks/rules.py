@@ -61,10 +61,9 @@ def page(replicas: int, minutes: float) -> bytes:
             f'palegreen_engine_gpu_info{{{engine},uuid="GPU-{number}",mig=""}} 1',
         ]
         for metric in ("time_to_first_token", "inter_token_latency"):
-            lines += [
-                f'palegreen_engine_{metric}_seconds_bucket{{{engine},le="{bound}"}} {int(served * min(1, (at + 4) / 12))}'
-                for at, bound in enumerate(_BOUNDS)
-            ]
+            for at, bound in enumerate(_BOUNDS):
+                within = int(served * min(1, (at + 4) / 12))
+                lines.append(f'palegreen_engine_{metric}_seconds_bucket{{{engine},le="{bound}"}} {within}')
             lines.append(f"palegreen_engine_{metric}_seconds_count{{{engine}}} {served}")
         for metric in range(40):
             lines.append(
