@@ -1,4 +1,4 @@
-"""Which GPUs an engine computes on: told by pods, by the kubelet, and by who listens on its port; absent where unknown."""
+"""Which GPUs an engine computes on: by its pod or by who listens on its port; absent where that is not known."""
 
 from __future__ import annotations
 
@@ -327,14 +327,16 @@ def test_scrapes_show_a_worker_that_came_later_and_drop_one_that_went(
     machine: Callable[..., Machine], workers: Sequence[int]
 ) -> None:
     simulated = machine({"gpus": [{}, {}]})
-    with Server({"/metrics": response(VLLM_PAGE)}) as engine:
-        with simulated.daemon("--engine", engine.url, "--engine-interval", "200ms") as daemon:
-            until(lambda: daemon.value("palegreen_engine_requests_running") == 3)
-            assert joins(daemon) == set()
-            simulated.play({"gpus": [{}, {"processes": [{"pid": workers[1]}]}]})
-            until(lambda: joins(daemon) == {"1"})
-            simulated.play({"gpus": [{}, {}]})
-            until(lambda: joins(daemon) == set())
+    with (
+        Server({"/metrics": response(VLLM_PAGE)}) as engine,
+        simulated.daemon("--engine", engine.url, "--engine-interval", "200ms") as daemon,
+    ):
+        until(lambda: daemon.value("palegreen_engine_requests_running") == 3)
+        assert joins(daemon) == set()
+        simulated.play({"gpus": [{}, {"processes": [{"pid": workers[1]}]}]})
+        until(lambda: joins(daemon) == {"1"})
+        simulated.play({"gpus": [{}, {}]})
+        until(lambda: joins(daemon) == set())
 
 
 def joins(daemon: Daemon) -> set[str]:

@@ -42,10 +42,8 @@ class Host:
         (self.proc / "net").mkdir(exist_ok=True)
         for name, lines in self._listening.items():  # connections come after what listens, as the kernel has it
             other = f"{local} {local} 01 00000000:00000000 00:00000000 00000000     0        0 999 1 0 20 4 30 10 -1"
-            text = "\n".join(
-                ["  sl  local_address ...", *(f"{n:4d}: {each}" for n, each in enumerate([*lines, other]))]
-            )
-            (self.proc / "net" / name).write_text(f"{text}\n", encoding="ascii")
+            rows = (f"{number:4d}: {line}\n" for number, line in enumerate([*lines, other]))
+            (self.proc / "net" / name).write_text("  sl  local_address ...\n" + "".join(rows), encoding="ascii")
         folder = self.proc / str(pid) / "fd"
         folder.mkdir(exist_ok=True)
         (folder / str(inode)).symlink_to(f"socket:[{inode}]")
