@@ -23,12 +23,19 @@ OPERATOR: Mapping[tuple[str, str], Any] = {
 Manifest = dict[str, Any]
 
 
+class _Loader(yaml.CSafeLoader):
+    """Reads a plain `=` as text, as Helm, kubectl and YAML 1.2 do."""
+
+
+_Loader.add_constructor("tag:yaml.org,2002:value", _Loader.construct_scalar)
+
+
 def render(values: Mapping[str, Any] | None = None, chart: Path = CHART) -> list[Manifest]:
     """Manifests of a release `palegreen` in the namespace `gpu`, in the order of the templates."""
     manifests: list[Manifest] = []
     for name, text in sorted(texts(values, chart).items()):
         if not name.endswith("NOTES.txt"):
-            manifests += [document for document in yaml.load_all(text, Loader=yaml.CSafeLoader) if document]
+            manifests += [document for document in yaml.load_all(text, Loader=_Loader) if document]
     return manifests
 
 
