@@ -27,7 +27,7 @@ _KEY = re.compile(r"( *)([A-Za-z][A-Za-z0-9]*):")
 def wanted() -> dict[Path, bytes]:
     """Content of each generated file. Raises OSError where a source is missing."""
     found = {FILES / source.name: source.read_bytes() for source in (RULES, ROUTES)}
-    found |= {FILES / "dashboards" / source.name: source.read_bytes() for source in sorted(DASHBOARDS.glob("*.json"))}
+    found |= {FILES / "dashboards" / source.name: source.read_bytes() for source in sorted(DASHBOARDS.iterdir())}
     return found | {CHART / "README.md": readme().encode()}
 
 
@@ -76,7 +76,11 @@ def _default(defaults: Any, keys: list[str]) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write, or compare with `--check`."""
-    files = wanted()
+    try:
+        files = wanted()
+    except OSError as missing:
+        sys.stderr.write(f"{missing.filename}: {missing.strerror}; build alerts and dashboards first\n")
+        return 2
     if "--check" in arguments:
         differing = [path for path, content in files.items() if not path.exists() or path.read_bytes() != content]
         for path in [*differing, *left_over(files)]:
