@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find alerts catalogue cli demo evaluators exporter inprocess runtime -name '*.py' -o -name '*.yaml' -o -name '*.[ch]' -o -path '*/assets/*' -o -path 'demo/baseline/*')
 PYTEST_FLAGS ?= -n auto
 
-.PHONY: run test test-gpu lint types docs chart baseline build clean tools
+.PHONY: run test test-gpu lint types docs generated chart baseline build clean tools
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.demo
@@ -31,6 +31,14 @@ types: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/python -m palegreen.catalogue.docs > docs/metrics.md
 	$(BIN)/python -m palegreen.cli.docs > docs/configuration.md
+
+# Everything that is generated and committed; the chart last, as it has copies.
+generated: docs
+	$(BIN)/python -m palegreen.alerts.docs alerts > docs/alerts-list.md
+	$(BIN)/python -m palegreen.alerts.docs thresholds > docs/thresholds.md
+	$(BIN)/palegreen alerts build --out alerts/generated
+	$(BIN)/palegreen dashboards build --out dashboards/generated
+	$(MAKE) --no-print-directory chart
 
 # What the chart has of generated files, and the table of its values; after alerts and dashboards have been built.
 chart: $(VENV)/.dev
