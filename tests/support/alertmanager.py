@@ -39,7 +39,7 @@ class Pages:
     """A server that takes what Alertmanager posts, and keeps it by the last part of the path: the receiver."""
 
     def __init__(self) -> None:
-        self._server = JsonServer(lambda asked: (202, {"status": "success"}))
+        self._server = JsonServer(lambda asked: (202, b"ok"))
 
     def __enter__(self) -> Self:
         return self
@@ -88,7 +88,9 @@ class Alertmanager:
         self._reading = Thread(target=self._read, daemon=True)
         self._reading.start()
         try:
-            self.url = "http://" + until(self._listening, 30)
+            until(lambda: self._address() or self._process.poll() is not None, 30)
+            self.url = f"http://{self._address()}"
+            assert self._address()
         except AssertionError:
             self.stop()
             raise AssertionError(f"it does not listen: {self.log}") from None
@@ -124,7 +126,7 @@ class Alertmanager:
         """Causes of the alerts that are inhibited."""
         return {alert["labels"]["cause"] for alert in self.alerts() if alert["status"]["inhibitedBy"]}
 
-    def _listening(self) -> str:
+    def _address(self) -> str:
         lines = [re.search(r"Listening on.*address=(127\.0\.0\.1:\d+)", line) for line in list(self.log)]
         return next((found[1] for found in lines if found), "")
 

@@ -81,11 +81,14 @@ def labels(cause: str, where: dict[str, str], **others: str) -> dict[str, str]:
 def alert(
     cause: str, where: dict[str, str], *, over: bool = False, annotations: dict[str, str] | None = None, **others: str
 ) -> dict[str, Any]:
-    """An alert as Prometheus posts it: firing for the next hour, or `over` since a minute ago."""
+    """An alert as Prometheus posts it: firing since now for an hour, or `over` since a second ago.
+
+    Alertmanager does not wait for others in the group of an alert that began longer ago than it would have waited.
+    """
     now = datetime.now(UTC)
     return {
         "labels": labels(cause, where, **others),
         "annotations": annotations or {"summary": cause},
-        "startsAt": "2026-03-02T14:03:00Z",
-        "endsAt": (now + (-timedelta(minutes=1) if over else timedelta(hours=1))).isoformat(),
+        "startsAt": (now - timedelta(minutes=1) if over else now).isoformat(),
+        "endsAt": (now + (-timedelta(seconds=1) if over else timedelta(hours=1))).isoformat(),
     }
