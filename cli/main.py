@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from palegreen.cli.alerts import alerts
 from palegreen.cli.backtest import backtest
 from palegreen.cli.baseline import baseline
 from palegreen.cli.canary import canary
@@ -26,6 +27,7 @@ main.add_command(evaluate)
 main.add_command(baseline)
 main.add_command(canary)
 main.add_command(backtest)
+main.add_command(alerts)
 main.add_command(check)
 main.add_command(demo)
 main.add_command(samples)

@@ -9,15 +9,19 @@ from typing import Protocol
 
 from palegreen.alerts.routes.tree import Matcher
 
-# What an alert is about, by its scope; the last label is one that an alert of that scope must have. Labels that are
-# empty on both sides are equal to Alertmanager, so without it any two alerts that lack one would be about the same.
-IDENTITY = {
-    "replica": ("cluster", "namespace", "instance_id"),
-    "model": ("cluster", "namespace", "endpoint", "model"),
-    "node": ("cluster", "node"),
+# What an alert of each scope can say of where it is. `endpoint` is not among it: engines and evaluators may name it
+# differently. Labels that are empty on both sides are equal to Alertmanager: each must be there in the source.
+_REPLICA, _MODEL, _GPU, _NODE = ("namespace", "instance_id"), ("namespace", "model"), ("uuid",), ("node",)
+_SAYS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "gpu": (_GPU, _REPLICA, _MODEL, _NODE),
+    "replica": (_REPLICA, _MODEL, _NODE),
+    "container": (_REPLICA, _MODEL, _NODE),
+    "model": (_MODEL,),
+    "node": (_NODE,),
+    "cluster": (),
 }
-_ALL = ("cluster", "namespace", "model", "endpoint", "instance_id", "pod", "node", "uuid")
-_NOT_CRITICAL = Matcher("severity", "warning|info", "=~")
+_ALL = ("alertname", "cluster", "namespace", "model", "endpoint", "instance_id", "pod", "node", "uuid")
+_LESSER = Matcher("severity", "warning|info", "=~")
 
 
 class Cause(Protocol):
@@ -33,29 +37,15 @@ class Cause(Protocol):
 
     @property
     def severity(self) -> str:
-        """`critical`, `warning` or `info`."""
+        """`critical`, `warning`, `info`, or `objective`: the first or the second of these."""
 
     @property
     def scope(self) -> str:
-        """`replica`, `model` or `node`."""
+        """What it is about: `replica`, `container`, `model`, `gpu`, `node` or `cluster`."""
 
     @property
     def explains(self) -> Sequence[str]:
         """Other causes that it brings about."""
-
-
-@dataclass(frozen=True, slots=True)
-class Symptom:
-    """A service-level objective that is missed: the cause of an alert, too, and explained by others."""
-
-    name: str
-    owner: str = "platform"
-    severity: str = "critical"
-    scope: str = "model"
-    explains: tuple[str, ...] = ()
-
-
-SYMPTOMS = tuple(Symptom(f"{slo}_objective") for slo in ("latency", "availability", "quality"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,68 +63,51 @@ def inhibitions(causes: Iterable[Cause]) -> tuple[Inhibition, ...]:
     Raises ValueError: a cause explains one that there is not, has a scope that is not known, or silences itself in a
     circle of causes, so that nobody would be told of any.
     """
-    known: dict[str, Cause] = {cause.name: cause for cause in (*SYMPTOMS, *causes)}
+    known = {cause.name: cause for cause in causes}
     for cause in known.values():
-        if cause.scope not in IDENTITY:
-            raise ValueError(f"cause {cause.name}: scope is {cause.scope!r}; allowed: {', '.join(IDENTITY)}")
+        if cause.scope not in _SAYS:
+            raise ValueError(f"cause {cause.name}: scope is {cause.scope!r}; allowed: {', '.join(_SAYS)}")
         for name in cause.explains:
             if name not in known:
                 raise ValueError(f"cause {cause.name}: explains {name}, which is no cause; allowed: {', '.join(known)}")
     _refuse_circles(known)
     return (
-        *_critical_over_lesser(),
+        Inhibition((Matcher("severity", "critical"),), (_LESSER,), _ALL),
         *_platform_over_model(),
         *(rule for cause in known.values() for rule in _explained(cause, known)),
     )
 
 
-def _critical_over_lesser() -> Iterator[Inhibition]:
-    """An alert that is critical silences its own lesser form."""
-    for scope, identity in IDENTITY.items():
-        source = (Matcher("severity", "critical"), Matcher("scope", scope), _present(identity[-1]))
-        yield Inhibition(source, (_NOT_CRITICAL, Matcher("scope", scope)), ("alertname", *_ALL))
-
-
 def _platform_over_model() -> Iterator[Inhibition]:
     """A replica that the platform must mend is not its model's owner's to look at."""
-    identity = IDENTITY["replica"]
-    source = (Matcher("owner", "platform"), Matcher("scope", "replica"), _present(identity[-1]))
+    source = (Matcher("owner", "platform"), *_there(_REPLICA))
     model = Matcher("owner", "model")
-    yield Inhibition((*source, Matcher("severity", "critical")), (model,), identity)
-    yield Inhibition((*source, Matcher("severity", "warning")), (model, _NOT_CRITICAL), (*identity, "verdict"))
+    yield Inhibition((*source, Matcher("severity", "critical")), (model,), ("cluster", *_REPLICA))
+    yield Inhibition((*source, Matcher("severity", "warning")), (model, _LESSER), ("cluster", *_REPLICA, "verdict"))
 
 
 def _explained(cause: Cause, known: dict[str, Cause]) -> Iterator[Inhibition]:
-    """What a cause brings about: of the same replica, model or node, whichever both tell."""
-    if cause.severity not in ("critical", "warning"):
-        return  # nobody is told of it
-    lesser = () if cause.severity == "critical" else (_NOT_CRITICAL,)
-    for scope in IDENTITY:
-        names = [name for name in cause.explains if known[name].scope == scope]
-        if not names or {cause.scope, scope} == {"node", "model"}:
-            continue  # no label tells which models a node serves
-        identity = IDENTITY[_wider(cause.scope, scope)]
-        source = (Matcher("cause", cause.name), Matcher("severity", cause.severity), _present(identity[-1]))
-        target = (Matcher("cause", "|".join(names), "=~"), Matcher("scope", scope), *lesser)
-        if cause.scope != "node":
-            yield Inhibition(source, target, identity)
-            continue
-        # Of one GPU: what is about that GPU, or about a replica whose GPUs are not told. Of the node: all on it.
-        absent, present = Matcher("uuid", ""), _present("uuid")
-        yield Inhibition((*source, present), (*target, present), (*identity, "uuid"))
-        yield Inhibition((*source, present), (*target, absent), identity)
-        yield Inhibition((*source, absent), target, identity)
+    """What a cause brings about where it is; a warning silences no page."""
+    for severity in {"objective": ("critical", "warning")}.get(cause.severity, (cause.severity,)):
+        if severity == "info":
+            continue  # nobody is told of it
+        lesser = () if severity == "critical" else (_LESSER,)
+        source = (Matcher("cause", cause.name), Matcher("severity", severity))
+        by_place: dict[tuple[str, ...], list[str]] = {}
+        for name in cause.explains:
+            places = [place for place in _SAYS[cause.scope] if place in _SAYS[known[name].scope]]
+            if places:
+                by_place.setdefault(places[0], []).append(name)
+        for place, names in by_place.items():
+            target = (Matcher("cause", "|".join(names), "=~"), *lesser)
+            yield Inhibition((*source, *_there(place)), target, ("cluster", *place))
+            if cause.scope == "gpu" and place == _REPLICA:  # nobody knows who uses it: then all of its node
+                yield Inhibition((*source, Matcher("instance_id", ""), *_there(_NODE)), target, ("cluster", *_NODE))
 
 
-def _wider(one: str, other: str) -> str:
-    """The scope whose labels alerts of both scopes have."""
-    if one == other:
-        return one
-    return "node" if "node" in (one, other) else "model"
-
-
-def _present(label: str) -> Matcher:
-    return Matcher(label, "", "!=")
+def _there(place: tuple[str, ...]) -> tuple[Matcher, ...]:
+    """The narrowest label of a place is not empty."""
+    return (Matcher(place[-1], "", "!="),)
 
 
 def _refuse_circles(known: dict[str, Cause]) -> None:
@@ -146,10 +119,10 @@ def _refuse_circles(known: dict[str, Cause]) -> None:
 
 
 def _silences(one: Cause, other: Cause) -> bool:
-    """Whether nobody would be told of `other` while `one` holds, for the same replica, model or node."""
-    if one.name == other.name or one.severity not in ("critical", "warning"):
+    """Whether nobody would be told of `other` while `one` holds in the same place."""
+    if one.name == other.name or one.severity == "info" or (one.severity == "warning" and other.severity == "critical"):
         return False
-    if one.severity == "warning" and other.severity == "critical":
-        return False
-    over = one.owner == "platform" and other.owner == "model" and one.scope == other.scope == "replica"
+    over = (
+        one.owner == "platform" and other.owner == "model" and {_REPLICA} <= {*_SAYS[one.scope]} & {*_SAYS[other.scope]}
+    )
     return over or other.name in one.explains
