@@ -13,6 +13,8 @@ from palegreen.alerts.rules.bounds import at_most
 from palegreen.alerts.rules.text import filled, scaled, seconds
 
 Rule = dict[str, Any]
+INTERVAL = "1m"  # of the rules' evaluation
+_KNOWN = 1 / 8  # of a long window that must have been seen: three days of which an hour is known are an hour
 SLOS = ("latency", "availability", "quality")
 SHORT = ("30m", "1h", "2h", "6h")
 LONG = ("1d", "3d", "30d")
@@ -190,7 +192,7 @@ def _latency(config: AlertsConfig) -> list[Rule]:
         _rule("palegreen:slow_ratio:rate5m", "max by ($M) (\n  " + "\n  or ".join(slow) + "\n)", config.time_scale),
         _slo("palegreen:slo_total:rate5m", "latency", _TOTAL, config.time_scale),
         _slo("palegreen:slo_errors:rate5m", "latency",
-             'palegreen:slow_ratio:rate5m * palegreen:slo_total:rate5m{slo="latency"}', config.time_scale),
+             'palegreen:slow_ratio:rate5m * on ($M) palegreen:slo_total:rate5m{slo="latency"}', config.time_scale),
     ]  # fmt: skip
 
 
@@ -245,12 +247,14 @@ def _exceeded(factor: float, long: str, short: str, scale: float) -> str:
         f"palegreen:slo_error_ratio:rate{long}",
         (f"(avg_over_time(palegreen:slo_total:rate5m[{long}]) * {seconds(scaled(long, scale)):g})"),
     )
+    known = _KNOWN * seconds(scaled(long, scale)) / seconds(scaled(INTERVAL, scale))
     z = "$slo_confidence"
     spread = f"sqrt({ratio} * (1 - {ratio}) / {events} + {z} ^ 2 / (4 * {events} ^ 2))"
     lower = f"({ratio} + {z} ^ 2 / (2 * {events}) - {z} * {spread}) / (1 + {z} ^ 2 / {events})"
     return (
         f"({lower} > {limit})\n  and (palegreen:slo_error_ratio:rate{short} > {limit})\n"
-        f"  and ({events} > $slo_least_events)"
+        f"  and ({events} > $slo_least_events)\n"
+        f"  and (count_over_time(palegreen:slo_total:rate5m[{long}]) > {known:g})"
     )
 
 

@@ -1,0 +1,166 @@
+"""Fifteen incidents: the rules see each, and a real Prometheus and Alertmanager send one message to the right owner."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+import yaml
+from support.alertmanager import Alertmanager, Pages, program, webhooks
+from support.incidents import LIVE, MINUTES, Incident, incidents, page
+from support.rules import promtool
+from support.ruletests import run
+from support.waiting import until
+
+from palegreen.alerts.build import build
+from palegreen.alerts.config import AlertsConfig
+from palegreen.alerts.routes import TEMPLATE
+
+ROOT = Path(__file__).parent.parent
+RULES = ROOT / "alerts" / "generated" / "rules.yaml"
+INCIDENTS = incidents()
+SCALE = 60
+
+
+def test_there_are_fifteen_incidents_or_more() -> None:
+    assert len(INCIDENTS) >= 15
+
+
+@pytest.mark.parametrize("incident", INCIDENTS, ids=lambda incident: incident.name)
+def test_the_rules_find_the_cause_and_not_before_the_fault(incident: Incident, tmp_path: Path) -> None:
+    wanted = {key: value for key, value in incident.page.items() if key != "model_size"}
+    labels = "{" + ",".join(f'{key}="{value}"' for key, value in wanted.items()) + "}"
+    which = f'alertstate="firing",cause="{wanted["cause"]}",severity="{wanted["severity"]}"'
+    expression = f"count by ({', '.join(wanted)}) (ALERTS{{{which}}})"
+    test = {
+        "name": incident.name,
+        "interval": "1m",
+        "input_series": incident.inputs(),
+        "promql_expr_test": [
+            {"expr": expression, "eval_time": f"{MINUTES - 1}m", "exp_samples": [{"labels": labels, "value": 1}]},
+            {"expr": 'ALERTS{alertstate="firing",severity=~"critical|warning"}', "eval_time": "39m", "exp_samples": []},
+        ],
+    }
+    assert run(promtool(), RULES, [test], tmp_path) == ""
+
+
+class _Shown:
+    """A target that shows the incidents, a minute each second, from the minute `LIVE` on."""
+
+    def __init__(self, shown: list[Incident]) -> None:
+        outer = self
+
+        class Requests(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                body = ("\n".join(page(shown, outer.minute)) + "\n").encode()
+                self.send_response(200)
+                self.send_header("content-type", "text/plain; version=0.0.4")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.began = time.time()
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Requests)
+        Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def minute(self) -> int:
+        return LIVE + int(time.time() - self.began)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.server.server_address[1]}"
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
+    """What was sent in 85 seconds that stand for 85 minutes, with 70 of history before them."""
+    folder = tmp_path_factory.mktemp("incidents")
+    with Pages() as pages:
+        config = AlertsConfig.model_validate({"time_scale": SCALE, "receivers": webhooks(pages, ["platform", "model"])})
+        files = build(config)
+        with Alertmanager(folder, files["alertmanager.yaml"].decode(), files[TEMPLATE].decode()) as manager:
+            _backfill(folder, time.time())
+            shown = _Shown(INCIDENTS)
+            with _prometheus(folder, files["rules.yaml"], shown.address, manager.url):
+                until(lambda: shown.minute >= MINUTES - 5, 120)
+            shown.server.shutdown()
+            shown.server.server_close()
+        yield pages
+
+
+def _backfill(folder: Path, now: float) -> None:
+    history = folder / "history.txt"
+    with history.open("w", encoding="utf-8") as file:
+        for incident in INCIDENTS:
+            for name, values in incident.series.items():
+                for minute, value in enumerate(values[:LIVE]):
+                    if value is not None:
+                        file.write(f"{name} {value!r} {now - LIVE + minute:.3f}\n")
+        file.write("# EOF\n")
+    command = [promtool(), "tsdb", "create-blocks-from", "openmetrics", str(history), str(folder / "tsdb")]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+class _prometheus:  # noqa: N801  # used as a function
+    def __init__(self, folder: Path, rules: bytes, target: str, alertmanager: str) -> None:
+        (folder / "rules.yaml").write_bytes(rules)
+        config = {
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "rule_files": ["rules.yaml"],
+            "scrape_configs": [
+                {"job_name": "incidents", "honor_labels": True, "static_configs": [{"targets": [target]}]}
+            ],
+            "alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager.removeprefix("http://")]}]}]},
+        }
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+        self._log = (folder / "prometheus.log").open("w")
+        self._command = [
+            program("prometheus"),
+            f"--config.file={folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={folder / 'tsdb'}",
+            "--web.listen-address=127.0.0.1:0",
+            "--query.lookback-delta=5s",
+        ]
+
+    def __enter__(self) -> None:
+        self._process = subprocess.Popen(self._command, stdout=self._log, stderr=self._log)
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait(20)
+        self._log.close()
+
+
+def _messages(pages: Pages, incident: Incident) -> dict[tuple[str, str], set[str]]:
+    """Causes by receiver and group: a group is one incident to whoever gets it."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for owner in ("platform", "model"):
+        for severity in ("critical", "warning"):
+            for body in pages.to(f"{owner}-{severity}"):
+                for alert in body["alerts"]:
+                    if alert["status"] == "firing" and incident.mine(alert["labels"]):
+                        key = (f"{owner}-{severity}", body["groupKey"])
+                        found.setdefault(key, set()).add(alert["labels"]["cause"])
+    return found
+
+
+@pytest.mark.parametrize("incident", INCIDENTS, ids=lambda incident: incident.name)
+def test_one_message_reaches_the_right_owner_and_names_the_cause(told: Pages, incident: Incident) -> None:
+    messages = _messages(told, incident)
+    receiver = f"{incident.page['owner']}-{incident.page['severity']}"
+    meant = {key: causes for key, causes in messages.items() if incident.page["cause"] in causes}
+    assert [key[0] for key in meant] == [receiver], messages
+    pages = [key for key in messages if key[0].endswith("-critical")]
+    assert len(pages) == (incident.page["severity"] == "critical"), messages
+    beside = {cause for key, causes in messages.items() if key not in pages for cause in causes}
+    assert beside - {incident.page["cause"]} <= set(incident.tickets), messages
