@@ -43,7 +43,7 @@ def _over(made: Alert) -> Alert:
 
 DRIFT = _said(
     "response_drift",
-    "chat/llama-3 replica 2 (prod/llm-1): answers drift from the baseline",
+    "llama-3 (chat) on prod/llm-1: answers drift from the baseline",
     "The statistic of answers is 3.1 times its threshold, that of prompts 0.4 times. Prompts & tools are as before, "
     "answers of <100 characters are new.\n"
     "Next: compare with the time of the last change; palegreen report shows what changed.\n"
@@ -54,7 +54,7 @@ DRIFT = _said(
 WEDGED = [
     _said(
         "wedged",
-        f"chat/llama-3 replica {number + 1} (prod/llm-{number}): the engine is wedged",
+        f"llama-3 (chat) on prod/llm-{number}: the engine is wedged",
         f"{number + 4} requests run and no token came for 2 minutes, though it is healthy.\nNext: restart the replica.",
         replica(number),
     )
@@ -62,7 +62,7 @@ WEDGED = [
 ]
 BURN = _said(
     "latency_objective",
-    "chat/llama-3: the latency budget burns 21 times too fast",
+    "llama-3 (chat): too many requests are slow",
     "21% of requests in the last hour were slower than 2 s; 1% may be.",
     model(),
     owner="platform",
@@ -70,7 +70,7 @@ BURN = _said(
 )
 GPU = _said(
     "gpu_lost",
-    "GPU 3 of gpu-7: fell off the bus",
+    "gpu-7, GPU-4c1f: the GPU fell off the bus",
     "XID: 79, of GPU-4c1f.\nNext: drain the node, then reset or replace the GPU.",
     node("gpu-7", uuid="GPU-4c1f"),
 )

@@ -70,7 +70,7 @@ def test_two_replicas_of_a_model_and_their_symptom_are_one_page(
         [
             alert("wedged", replica(0)),
             alert("wedged", replica(1)),
-            alert("latency_objective", model()),
+            alert("latency_objective", model(), owner="platform", severity="critical"),
             alert("wedged", replica(2, model="other")),
         ]
     )
@@ -121,19 +121,19 @@ SILENCED: dict[str, tuple[list[Alert], list[Alert]]] = {
     ),
     "a cause silences what it explains on the same replica": (
         [alert("kv_thrash", replica())],
-        [alert("queue_backlog", replica()), alert("latency_objective", model(), owner="platform")],
+        [alert("queue_backlog", replica()), alert("latency_objective", model(), owner="platform", severity="critical")],
     ),
     "a cause of the model's owner silences what it explains": (
         [alert("response_drift", replica())],
         [alert("failing_check", replica())],
     ),
-    "a lost GPU silences what it explains of its replica, and of replicas whose GPU is not told": (
+    "a lost GPU silences what it explains of the replica that uses it": (
+        [alert("gpu_lost", replica(0, scope="node", node="gpu-7", uuid="GPU-a"))],
+        [alert("wedged", replica(0)), alert("gpu_slow", node("gpu-7", uuid="GPU-a"))],
+    ),
+    "a lost GPU that nobody is known to use silences what it explains on its node": (
         [alert("gpu_lost", node("gpu-7", uuid="GPU-a"))],
-        [
-            alert("wedged", replica(0, node="gpu-7", uuid="GPU-a")),
-            alert("wedged", replica(1, node="gpu-7")),
-            alert("gpu_slow", node("gpu-7", uuid="GPU-a")),
-        ],
+        [alert("wedged", replica(0, node="gpu-7")), alert("wedged", replica(1, node="gpu-7"))],
     ),
 }
 TOLD: dict[str, list[Alert]] = {
@@ -166,12 +166,16 @@ TOLD: dict[str, list[Alert]] = {
     ],
     "a cause of one model silences no symptom of another": [
         alert("kv_thrash", replica()),
-        alert("latency_objective", model(model="other"), owner="platform"),
+        alert("latency_objective", model(model="other"), owner="platform", severity="critical"),
     ],
     "a lost GPU silences nothing of another on the node": [
-        alert("gpu_lost", node("gpu-7", uuid="GPU-a")),
-        alert("wedged", replica(node="gpu-7", uuid="GPU-b")),
+        alert("gpu_lost", replica(0, scope="node", node="gpu-7", uuid="GPU-a")),
+        alert("wedged", replica(1, node="gpu-7", uuid="GPU-b")),
         alert("gpu_slow", node("gpu-7", uuid="GPU-b")),
+    ],
+    "alerts of somebody else are not ours to silence": [
+        alert("", {}, alertname="HostDown", severity="critical", scope="", instance="a"),
+        alert("", {}, alertname="HostDown", severity="warning", scope="", instance="b"),
     ],
     "the same replica in two clusters is two": [
         alert("kv_thrash", replica(cluster="east")),
