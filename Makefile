@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find alerts catalogue cli demo evaluators exporter inprocess runtime -name '*.py' -o -name '*.yaml' -o -name '*.[ch]' -o -path '*/assets/*' -o -path 'demo/baseline/*')
 PYTEST_FLAGS ?= -n auto
 
-.PHONY: run test test-gpu lint types docs baseline build clean tools
+.PHONY: run test test-gpu lint types docs chart baseline build clean tools
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.demo
@@ -31,6 +31,10 @@ types: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/python -m palegreen.catalogue.docs > docs/metrics.md
 	$(BIN)/python -m palegreen.cli.docs > docs/configuration.md
+
+# What the chart has of generated files, and the table of its values; after alerts and dashboards have been built.
+chart: $(VENV)/.dev
+	$(BIN)/python helm/update.py
 
 # The demo's baseline: of the answers recorded by benchmarks/drift/generate.py.
 baseline: $(VENV)/.dev

@@ -26,7 +26,16 @@ def started(stat: str) -> int:
 
     Field 22 of proc_pid_stat(5); the second, in brackets, may hold blanks and brackets.
     """
+    return int(_fields(stat)[19])
+
+
+def parent(stat: str) -> int:
+    """The pid of a process' parent, field 4 of its `/proc/PID/stat`; 0 for none. Raises ValueError."""
+    return int(_fields(stat)[1])
+
+
+def _fields(stat: str) -> list[str]:
     fields = stat.rpartition(")")[2].split()
     if len(fields) < 20:
         raise ValueError("fewer than 22 fields")
-    return int(fields[19])
+    return fields

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from palegreen.catalogue.engines import Engine, engines, resolve
+from palegreen.exporter.attribution.replicas import EngineGpus, Replica
 from palegreen.exporter.config import FIXED, EngineConfig, NodeConfig
 from palegreen.exporter.engines.fetch import Fetcher
 from palegreen.exporter.engines.mapping import Mapper
@@ -54,6 +55,7 @@ class Node:
         self._mappings: tuple[Engine, ...] = ()
         self._runners: dict[str, Runner] = {}
         self._fixed: tuple[str, ...] = ()
+        self._engine_gpus: EngineGpus | None = None
         self._otlp = _otlp(config, lambda: self._snapshots.body(openmetrics=False, gzipped=False))
         self._about = OwnMetrics(VERSION, self._otlp)
         self._snapshots = Snapshots(self._own)
@@ -61,18 +63,24 @@ class Node:
 
     def once(self) -> bytes:
         """Read every source once and return the exposition as text."""
-        for runner in self._runners.values():
-            runner.start()
-        while not all(runner.state().tried for runner in self._runners.values()):
-            time.sleep(0.01)
+        engines = [runner for key, runner in self._runners.items() if key not in self._fixed]
+        self._read([self._runners[key] for key in self._fixed])
         for runner in self._runners.values():
             if isinstance(runner.source, NvmlSource) and runner.state().up:
                 runner.source.wait()  # GPUs are read in threads of their own
         for key in self._fixed:  # what builds on the GPUs comes after them
             if self._runners[key].state().up:  # else it may hang here too
                 self._runners[key].read_once()
+        self._read(engines)  # which are joined to their GPUs
         self._snapshots.refresh()
         return self._snapshots.body(openmetrics=False, gzipped=False)
+
+    @staticmethod
+    def _read(runners: Sequence[Runner]) -> None:
+        for runner in runners:
+            runner.start()
+        while not all(runner.state().tried for runner in runners):
+            time.sleep(0.01)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises ListenError and ConfigError before anything is started."""
@@ -146,17 +154,20 @@ class Node:
         kept: dict[str, Runner] = {key: self._runners[key] for key in self._fixed}
         new: dict[str, Source] = {}
         if not start:
-            new |= node_sources(config)
-            self._fixed = tuple(new)
+            sources, self._engine_gpus = node_sources(config)
+            new |= sources
+            self._fixed = tuple(sources)
         for engine in config.engines:
             key = repr((engine, config.engine_interval, config.engine_timeout, config.engine_body_limit))
             if key in running:
                 kept[key] = running[key]
             else:
-                new[key] = engine_source(config, engine, mapper, known)
+                new[key] = engine_source(config, engine, mapper, known, self._engine_gpus)
         for key, runner in self._runners.items():
             if key not in kept:
                 runner.stop()
+        if self._engine_gpus is not None:
+            self._engine_gpus.configured = tuple(_replica(engine) for engine in config.engines)
         self._mappings = known
         self._runners = kept | {key: Runner(source, self._snapshots.changed) for key, source in new.items()}
         self._snapshots.use(self._runners.values())
@@ -171,7 +182,13 @@ class Node:
         return collected.readings()
 
 
-def engine_source(config: NodeConfig, engine: EngineConfig, mapper: Mapper, known: tuple[Engine, ...]) -> EngineSource:
+def engine_source(
+    config: NodeConfig,
+    engine: EngineConfig,
+    mapper: Mapper,
+    known: tuple[Engine, ...],
+    gpus: EngineGpus | None = None,
+) -> EngineSource:
     """The source of one configured engine. Raises ConfigError where a file that it names cannot be used."""
     identity = Identity(engine.identity(), engine.endpoint, engine.namespace, engine.pod, engine.model)
     context = None
@@ -185,7 +202,13 @@ def engine_source(config: NodeConfig, engine: EngineConfig, mapper: Mapper, know
     except (OSError, ValueError) as failure:
         raise ConfigError(f"engine {engine.url}: {file} cannot be used: {failure}") from None
     fetcher = Fetcher(engine.url, config.timeout(engine), config.engine_body_limit, engine.bearer_token_file, context)
-    return EngineSource(mapper, known, fetcher, identity, engine.interval or config.engine_interval)
+    replica = _replica(engine)
+    of_engine = (lambda: gpus.of(replica)) if gpus is not None else tuple
+    return EngineSource(mapper, known, fetcher, identity, engine.interval or config.engine_interval, of_engine)
+
+
+def _replica(engine: EngineConfig) -> Replica:
+    return Replica(engine.url, engine.namespace, engine.pod)
 
 
 def _otlp(config: NodeConfig, exposition: Callable[[], bytes]) -> OtlpMetrics | None:

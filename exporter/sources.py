@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from palegreen.exporter.allocator.files import Files
 from palegreen.exporter.allocator.source import AllocatorSource
 from palegreen.exporter.attribution.owners import Owner, Owners
+from palegreen.exporter.attribution.replicas import EngineGpus, Holding
 from palegreen.exporter.attribution.source import UsageSource
 from palegreen.exporter.attribution.stalls import Stalled
 from palegreen.exporter.capacity import CapacitySource
@@ -21,12 +23,20 @@ from palegreen.exporter.source import Source
 from palegreen.exporter.stragglers import StragglerSource
 
 
-def node_sources(config: NodeConfig) -> dict[str, Source]:
-    """Sources of the node itself by a key of their own; their settings are read once (`config.FIXED`)."""
+class NodeSources(NamedTuple):
+    """Sources of the node itself by a key of their own, and what joins engines to what they say."""
+
+    by_key: dict[str, Source]
+    engine_gpus: EngineGpus
+
+
+def node_sources(config: NodeConfig) -> NodeSources:
+    """What is read of the node itself; its settings are read once (`config.FIXED`)."""
     sources: dict[str, Source] = {}
     host = config.host_root
     owners = Owners(host / "proc", host / "var" / "log", commands=config.attribution_commands)
     usage: Callable[[], Sequence[DeviceUse]] | None = None
+    holding: Callable[[], Sequence[Holding]] = tuple
     nvml = None
     if config.nvml:
         nvml = NvmlSource(config.nvml_library, config.nvml_interval, tick=config.nvml_sample_interval)
@@ -47,5 +57,6 @@ def node_sources(config: NodeConfig) -> dict[str, Source]:
     if config.network:
         sources["network"] = NetworkSource(config.network_interval, host / "sys")
     if config.kubelet and (config.kubelet_socket != SOCKET or present(SOCKET)):
-        sources["kubelet"] = KubeletSource(config.kubelet_socket, usage)
-    return sources
+        kubelet = KubeletSource(config.kubelet_socket, usage)
+        sources["kubelet"], holding = kubelet, kubelet.holding
+    return NodeSources(sources, EngineGpus((config.attribution and usage) or tuple, holding, owners))

@@ -11,6 +11,9 @@ from palegreen.evaluators.sample import Sample
 _MIXED = 0.05
 """Share from which a second language is one of the baseline's."""
 
+_ENOUGH = 3_000
+"""Samples with which the declared run length was measured to hold (docs/detection.md)."""
+
 
 def on(samples: Sequence[Sample], languages: Mapping[str, int], features: Features) -> list[str]:
     """Remarks on samples that a baseline is made of, one line each; none if there is nothing to say."""
@@ -36,4 +39,9 @@ def on(samples: Sequence[Sample], languages: Mapping[str, int], features: Featur
         found.append(f"{unasked} of {n} samples have no prompt: their responses are judged without the question")
     if not features.prompt_dimensions:
         found.append("no prompt channel: there are too few prompts, or they are all alike")
+    if n < _ENOUGH:
+        found.append(
+            f"{n} samples are few: with {_ENOUGH:,} the declared run length holds for other mixes of questions, too; "
+            "with a thousand false alarms come up to twice as often then"
+        )
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from urllib.parse import urlsplit
@@ -12,6 +12,7 @@ import structlog
 
 from palegreen.catalogue.engines import Engine
 from palegreen.catalogue.metrics import metrics
+from palegreen.exporter.attribution.replicas import GpuName
 from palegreen.exporter.engines.facts import Facts, Known
 from palegreen.exporter.engines.fetch import Fetched, Fetcher, FetchError
 from palegreen.exporter.engines.kvcache import add_expected_waste
@@ -45,12 +46,21 @@ class Identity:
 
 
 class EngineSource:
-    """Reads one server. `fetcher.url` may carry the path of its metrics page; without one the page is looked for."""
+    """Reads one server. `fetcher.url` may carry the path of its metrics page; without one the page is looked for.
+
+    `gpus` tells which GPUs the server computes on, as far as that is known.
+    """
 
     name = "engine"
 
     def __init__(
-        self, mapper: Mapper, engines: Sequence[Engine], fetcher: Fetcher, identity: Identity, interval: float
+        self,
+        mapper: Mapper,
+        engines: Sequence[Engine],
+        fetcher: Fetcher,
+        identity: Identity,
+        interval: float,
+        gpus: Callable[[], Sequence[GpuName]] = tuple,
     ) -> None:
         self.target = identity.instance_id
         self.interval = interval
@@ -60,6 +70,7 @@ class EngineSource:
         self._engines = {engine.engine: engine for engine in engines}
         self._fetcher = fetcher
         self._identity = identity
+        self._gpus = gpus
         self._parser = PageParser(mapper.wanted, mapper.may_be_nan)
         self._facts = Facts(fetcher)
         self._known = Known(model=identity.model)
@@ -121,6 +132,7 @@ class EngineSource:
                 self._found = f"{engine.title}, loading its model"
                 collected = self._labelled(engine, Owner(self._identity.model, ""))
                 collected.add("palegreen_engine_state", 1, "starting")
+                _add_gpus(collected, self._gpus())
                 return collected.readings()
         return None
 
@@ -160,10 +172,12 @@ class EngineSource:
 
     def _publish(self, mapped: Sequence[Mapped]) -> Readings:
         whole = Collected()
+        gpus = self._gpus()
         for each in mapped:
             add_expected_waste(each)
             for owner in each.owners():
-                whole.include(self._owned(each, owner))
+                # which of several engine processes behind one port is on which GPU cannot be told
+                whole.include(self._owned(each, owner, () if owner.instance else gpus))
         return whole.readings()
 
     def _labelled(self, engine: Engine, owner: Owner) -> Collected:
@@ -171,7 +185,7 @@ class EngineSource:
         instance = f"{who.instance_id}/{owner.instance}" if owner.instance else who.instance_id
         return Collected(owner.model, who.endpoint, engine.engine, instance, who.namespace, who.pod)
 
-    def _owned(self, mapped: Mapped, owner: Owner) -> Readings:
+    def _owned(self, mapped: Mapped, owner: Owner, gpus: Sequence[GpuName]) -> Readings:
         collected = self._labelled(mapped.engine, owner)
         for metric, rows in mapped.rows.items():
             declared = metrics()[metric].labels[6:]
@@ -191,7 +205,13 @@ class EngineSource:
             collected.add("palegreen_engine_metric_supported", quality != "absent", metric, quality)
         if self._known.version:
             collected.add("palegreen_engine_info", 1, self._known.version)
+        _add_gpus(collected, gpus)
         return collected.readings()
+
+
+def _add_gpus(collected: Collected, gpus: Sequence[GpuName]) -> None:
+    for gpu in gpus:
+        collected.add("palegreen_engine_gpu_info", 1, *gpu)
 
 
 def _nothing(page: Page) -> str:

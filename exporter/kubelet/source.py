@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from palegreen.exporter.attribution.replicas import GpuName, Holding
 from palegreen.exporter.kubelet.cdi import FOLDER, Specs
 from palegreen.exporter.kubelet.client import Client, KubeletError
 from palegreen.exporter.kubelet.devices import Device, Devices, Instance, capabilities
@@ -47,9 +48,32 @@ class KubeletSource:
         self._specs = Specs(cdi)
         self._mig_minors = mig_minors
         self._seen = ""
+        self._holding: tuple[Holding, ...] = ()
 
     def collect(self) -> Readings:
         """One series for each container and GPU; raises KubeletError where the kubelet gives no list."""
+        self._holding, series = (), self._series()
+        collected = Collected()
+        for labels in series:
+            collected.add("palegreen_gpu_allocation_info", 1, *labels)
+        unknown = sum(not uuid and not mig for uuid, _, mig, *_ in series)
+        self._seen = f"{len(series)} held" + (f", {unknown} under names that tell no GPU" if unknown else "")
+        self._holding = tuple(Holding(labels[3], labels[4], GpuName(labels[0], labels[2])) for labels in series)
+        return collected.readings()
+
+    def holding(self) -> tuple[Holding, ...]:
+        """Which pod held which GPU in the last list; empty where that could not be had."""
+        return self._holding
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def describe(self) -> str:
+        """What the last list held."""
+        return f"GPUs of containers: {self._seen or 'not read'} ({self._path})"
+
+    def _series(self) -> list[tuple[str, ...]]:
         body = self._client.list()
         try:
             listed = [device for device in held(body) if _may_be_gpu(device)]
@@ -62,20 +86,7 @@ class KubeletSource:
                 series.add(labels)
         if len(series) > _MOST:
             raise KubeletError(f"{self._path} lists {len(series)} GPUs held", f"at most {_MOST} are believed")
-        collected = Collected()
-        for labels in sorted(series):
-            collected.add("palegreen_gpu_allocation_info", 1, *labels)
-        unknown = sum(not uuid and not mig for uuid, _, mig, *_ in series)
-        self._seen = f"{len(series)} held" + (f", {unknown} under names that tell no GPU" if unknown else "")
-        return collected.readings()
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._client.close()
-
-    def describe(self) -> str:
-        """What the last list held."""
-        return f"GPUs of containers: {self._seen or 'not read'} ({self._path})"
+        return sorted(series)
 
     def _known(self, dynamic: bool) -> Devices:
         nodes: dict[str, tuple[str, ...]] = {}
