@@ -46,6 +46,11 @@ def test_amtool_accepts_what_is_generated(tmp_path: Path, settings: dict[str, An
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_amtool_accepts_what_is_committed() -> None:
+    done = amtool("check-config", Path(__file__).parent.parent / "alerts" / "generated" / "alertmanager.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_every_channel_is_accepted_by_amtool(tmp_path: Path) -> None:
     channels = [
         {"pagerduty": {"routing_key_file": "secrets/key"}},
@@ -302,3 +307,15 @@ def test_an_empty_file_is_the_default_and_durations_may_have_a_unit(tmp_path: Pa
     assert config.watchdog.webhook is None
     assert config.receivers == AlertsConfig().receivers
     assert config.runbook("PalegreenKvThrash").endswith("/docs/runbooks/PalegreenKvThrash.md")
+
+
+def test_the_example_of_the_page_is_accepted(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "routing.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```yaml\n(dashboard_url.*?)^```", page, re.MULTILINE | re.DOTALL)
+    file = tmp_path / "alerts.yaml"
+    file.write_text(example, encoding="utf-8")
+    config = load(file, AlertsConfig)
+    written = _written(tmp_path, **config.model_dump(by_alias=True))
+    assert amtool("check-config", written).returncode == 0
+    _goes(written, "search-critical", owner="model", team="search", severity="critical")
+    _goes(written, "model-warning", owner="model", team="search", severity="warning")

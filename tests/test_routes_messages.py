@@ -145,7 +145,10 @@ def _shown(slack: Any, pagerduty: Any, mail: Any) -> str:
             *(f"{name}: {payload.get(name, '')}" for name in ("summary", "component", "group", "class")),
             f"client: {pagerduty.get('client')} {pagerduty.get('client_url')}",
             f"links: {pagerduty.get('links')}",
-            *(f"{name}:\n{value}" for name, value in sorted(details.items())),
+            *(
+                f"{name}:\n{value or 0 if name.startswith('num') else value or ''}"
+                for name, value in sorted(details.items())
+            ),
             "==== E-mail",
             f"Subject: {mail['Subject']}",
             part(mail, "plain"),

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from threading import Thread
 from typing import Any, Self
@@ -18,15 +19,26 @@ from palegreen.demo import tools
 from support.jsonserver import JsonServer
 from support.waiting import until
 
+OLDEST = (0, 26)
 EXTERNAL_URL = "http://alertmanager.example"
 
 
 def program(name: str) -> Path:
-    """Where a tool is; skips the test where there is none."""
+    """Where a tool is; skips the test where there is none, or an old one."""
     tool = tools.find(name)
     if tool.path is None:
         pytest.skip(f"{name}: {tool.reason}")
+    version = _version(tool.path)
+    if version < OLDEST:
+        pytest.skip(f"{name} is {version[0]}.{version[1]}, routes need 0.26 or newer")
     return tool.path
+
+
+@cache
+def _version(path: Path) -> tuple[int, ...]:
+    done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60, check=True)
+    found = re.search(r"version (\d+)\.(\d+)", done.stdout + done.stderr)
+    return (int(found[1]), int(found[2])) if found else OLDEST
 
 
 def amtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
