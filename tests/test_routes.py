@@ -13,12 +13,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from support.alertmanager import amtool
-from support.routing import CAUSES, Known, labels, model, node, replica
+from support.routing import CAUSES, Known, model, node, replica
 
 from palegreen.alerts.config import AlertsConfig
 from palegreen.alerts.routes import render_alertmanager, template
 from palegreen.alerts.routes.inhibition import Inhibition, inhibitions
 from palegreen.alerts.routes.tree import Matcher
+from palegreen.catalogue.causes import causes
 from palegreen.runtime.yamlfile import ConfigError, load
 
 _CHANNEL = [{"webhook": {"url": "http://127.0.0.1:9/"}}]
@@ -42,6 +43,11 @@ def _goes(file: Path, receiver: str, **of: str) -> None:
 @pytest.mark.parametrize("settings", [{}, {"receivers": TEAMS, "watchdog": {}}, {"time_scale": 1000}])
 def test_amtool_accepts_what_is_generated(tmp_path: Path, settings: dict[str, Any]) -> None:
     done = amtool("check-config", _written(tmp_path, **settings))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_amtool_accepts_what_is_committed() -> None:
+    done = amtool("check-config", Path(__file__).parent.parent / "alerts" / "generated" / "alertmanager.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -175,7 +181,7 @@ _table = st.tuples(
             name=st.just(name),
             owner=st.sampled_from(["platform", "model"]),
             severity=st.sampled_from(["critical", "warning", "info"]),
-            scope=st.sampled_from(["replica", "model", "node"]),
+            scope=st.sampled_from(["replica", "container", "model", "gpu", "node"]),
             explains=st.lists(st.sampled_from([*_NAMES[at + 1 :], "latency_objective"]), unique=True).map(tuple),
         )
         for at, name in enumerate(_NAMES)
@@ -188,23 +194,31 @@ def _check(pairs: Sequence[tuple[dict[str, str], ...]]) -> None:
     for one, other in pairs:
         said = f"{one} silences {other}"
         assert weight[one["severity"]] >= weight[other["severity"]], said
-        assert any(one.get(name) == other.get(name) != "" for name in ("instance_id", "model", "node")), said
-        assert (one["cause"], one["severity"]) != (other["cause"], other["severity"]), said
+        same = any(one.get(name, "") == other.get(name) != "" for name in ("instance_id", "model", "uuid", "node"))
+        where = {*one, *other} - {"severity", "owner", "scope"}
+        assert same or all(one.get(name, "") == other.get(name, "") for name in where), said
 
 
 def test_over_the_table_a_warning_never_silences_a_critical_and_different_things_do_not_silence_each_other() -> None:
-    causes = [known.name for known in CAUSES] + ["latency_objective", "quality_objective"]
+    found = causes()
     alerts = [
-        labels(cause, where, severity=severity)
-        for cause, where, severity in product(causes, _PLACES, ("critical", "warning", "info"))
+        {"alertname": cause.alert, "cause": cause.name, "verdict": cause.verdict, "owner": owner, **where}
+        | {"severity": severity}
+        for cause, where in product(found.values(), _PLACES)
+        for owner, severity in (
+            product(("platform", "model"), ("critical", "warning"))
+            if cause.severity == "objective"
+            else [(cause.owner, cause.severity)]
+        )
     ]
-    pairs = _silenced(inhibitions(CAUSES), alerts)
+    pairs = _silenced(inhibitions(found.values()), alerts)
     _check(pairs)
     said = {(one["cause"], other["cause"]) for one, other in pairs}
     assert ("queue_backlog", "tail_latency") in said
-    assert ("gpu_lost", "wedged") in said
+    assert ("gpu_lost", "wedged_engine") in said
     assert ("kv_thrash", "response_drift") in said
     assert ("response_drift", "kv_thrash") not in said
+    assert ("queue_backlog", "kv_thrash") not in said
 
 
 @given(_table)
@@ -212,12 +226,12 @@ def test_whatever_the_table_says_somebody_is_told_and_a_warning_never_silences_a
     table: tuple[Known, ...],
 ) -> None:
     try:
-        rules = inhibitions(table)
+        rules = inhibitions([*table, Known("latency_objective", scope="model")])
     except ValueError as refused:
         assert "circle" in str(refused)
         return
     alerts = [
-        {"cause": known.name, "owner": known.owner, "severity": known.severity, **where, "scope": known.scope}
+        {"alertname": known.name, "cause": known.name, "owner": known.owner, "severity": known.severity, **where}
         for known in table
         for where in (replica(), model(), node(), replica(instance_id="", pod="", model=""), replica(node="gpu-7"))
     ]
@@ -242,7 +256,7 @@ def test_causes_that_would_silence_each_other_are_refused() -> None:
     ("cause", "said"),
     [
         (Known("one", explains=("none",)), "cause one: explains none, which is no cause"),
-        (Known("one", scope="rack"), "cause one: scope is 'rack'; allowed: replica, model, node"),
+        (Known("one", scope="rack"), "cause one: scope is 'rack'; allowed: gpu, replica, container"),
     ],
 )
 def test_a_table_that_cannot_be_is_refused(cause: Known, said: str) -> None:
@@ -293,3 +307,15 @@ def test_an_empty_file_is_the_default_and_durations_may_have_a_unit(tmp_path: Pa
     assert config.watchdog.webhook is None
     assert config.receivers == AlertsConfig().receivers
     assert config.runbook("PalegreenKvThrash").endswith("/docs/runbooks/PalegreenKvThrash.md")
+
+
+def test_the_example_of_the_page_is_accepted(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "routing.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```yaml\n(dashboard_url.*?)^```", page, re.MULTILINE | re.DOTALL)
+    file = tmp_path / "alerts.yaml"
+    file.write_text(example, encoding="utf-8")
+    config = load(file, AlertsConfig)
+    written = _written(tmp_path, **config.model_dump(by_alias=True))
+    assert amtool("check-config", written).returncode == 0
+    _goes(written, "search-critical", owner="model", team="search", severity="critical")
+    _goes(written, "model-warning", owner="model", team="search", severity="warning")

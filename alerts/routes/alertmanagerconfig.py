@@ -11,10 +11,7 @@ from typing import Any
 from palegreen.alerts.config import AlertsConfig, Email, PagerDuty, Slack, Webhook
 from palegreen.alerts.routes import texts
 from palegreen.alerts.routes.inhibition import Cause, inhibitions
-from palegreen.alerts.routes.tree import Matcher, Receiver, Route, receivers, tree
-
-# The operator hangs this tree among others, and it is to take no alerts but ours.
-_OURS = Matcher("alertname", "Palegreen.+", "=~")
+from palegreen.alerts.routes.tree import OURS, Matcher, Receiver, Route, receivers, tree
 
 
 def alertmanagerconfig(config: AlertsConfig, causes: Iterable[Cause]) -> dict[str, Any]:
@@ -24,7 +21,8 @@ def alertmanagerconfig(config: AlertsConfig, causes: Iterable[Cause]) -> dict[st
         "kind": "AlertmanagerConfig",
         "metadata": {"name": "palegreen", "labels": {"app.kubernetes.io/name": "palegreen"}},
         "spec": {
-            "route": _route(replace(tree(config), matchers=(_OURS,))),
+            # the operator hangs this tree among others, and it is to take no alerts but ours
+            "route": _route(replace(tree(config), matchers=(OURS,))),
             "inhibitRules": [
                 {
                     "sourceMatch": _matchers(rule.source),

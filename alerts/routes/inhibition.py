@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Protocol
 
-from palegreen.alerts.routes.tree import Matcher
+from palegreen.alerts.routes.tree import OURS, Matcher
 
 # What an alert of each scope can say of where it is. `endpoint` is not among it: engines and evaluators may name it
 # differently. Labels that are empty on both sides are equal to Alertmanager: each must be there in the source.
@@ -72,7 +72,8 @@ def inhibitions(causes: Iterable[Cause]) -> tuple[Inhibition, ...]:
                 raise ValueError(f"cause {cause.name}: explains {name}, which is no cause; allowed: {', '.join(known)}")
     _refuse_circles(known)
     return (
-        Inhibition((Matcher("severity", "critical"),), (_LESSER,), _ALL),
+        # others' alerts name what they are about with other labels: all of one name would be the same
+        Inhibition((OURS, Matcher("severity", "critical")), (_LESSER,), _ALL),
         *_platform_over_model(),
         *(rule for cause in known.values() for rule in _explained(cause, known)),
     )

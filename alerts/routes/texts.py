@@ -18,7 +18,7 @@ SLACK_TEXT = _template("slack.text")
 EMAIL_TEXT = _template("email.text")
 EMAIL_HTML = _template("email.html")
 # Alertmanager adds num_firing and num_resolved, and lists of labels where these two are not given.
-PAGERDUTY_DETAILS = {"firing": _template("text"), "resolved": _template("resolved")}
+PAGERDUTY_DETAILS = {"firing": _template("pagerduty.firing"), "resolved": _template("pagerduty.resolved")}
 PAGERDUTY_FIELDS = {
     "class": "{{ .CommonLabels.verdict }}",
     "component": "{{ .CommonLabels.model }}{{ .CommonLabels.node }}",

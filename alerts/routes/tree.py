@@ -23,6 +23,9 @@ class Matcher:
     operator: Literal["=", "!=", "=~", "!~"] = "="
 
 
+OURS = Matcher("alertname", "Palegreen.+", "=~")
+
+
 @dataclass(frozen=True, slots=True)
 class Timing:
     """How long a group waits before it is told, before changes of it are, and before it is told again."""

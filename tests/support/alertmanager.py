@@ -8,6 +8,7 @@ import signal
 import subprocess
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from threading import Thread
 from typing import Any, Self
@@ -18,15 +19,26 @@ from palegreen.demo import tools
 from support.jsonserver import JsonServer
 from support.waiting import until
 
+OLDEST = (0, 26)
 EXTERNAL_URL = "http://alertmanager.example"
 
 
 def program(name: str) -> Path:
-    """Where a tool is; skips the test where there is none."""
+    """Where a tool is; skips the test where there is none, or an old one."""
     tool = tools.find(name)
     if tool.path is None:
         pytest.skip(f"{name}: {tool.reason}")
+    version = _version(tool.path)
+    if version < OLDEST:
+        pytest.skip(f"{name} is {version[0]}.{version[1]}, routes need 0.26 or newer")
     return tool.path
+
+
+@cache
+def _version(path: Path) -> tuple[int, ...]:
+    done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60, check=True)
+    found = re.search(r"version (\d+)\.(\d+)", done.stdout + done.stderr)
+    return (int(found[1]), int(found[2])) if found else OLDEST
 
 
 def amtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -39,7 +51,7 @@ class Pages:
     """A server that takes what Alertmanager posts, and keeps it by the last part of the path: the receiver."""
 
     def __init__(self) -> None:
-        self._server = JsonServer(lambda asked: (202, {"status": "success"}))
+        self._server = JsonServer(lambda asked: (202, b"ok"))
 
     def __enter__(self) -> Self:
         return self
@@ -88,7 +100,9 @@ class Alertmanager:
         self._reading = Thread(target=self._read, daemon=True)
         self._reading.start()
         try:
-            self.url = "http://" + until(self._listening, 30)
+            until(lambda: self._address() or self._process.poll() is not None, 30)
+            self.url = f"http://{self._address()}"
+            assert self._address()
         except AssertionError:
             self.stop()
             raise AssertionError(f"it does not listen: {self.log}") from None
@@ -124,7 +138,7 @@ class Alertmanager:
         """Causes of the alerts that are inhibited."""
         return {alert["labels"]["cause"] for alert in self.alerts() if alert["status"]["inhibitedBy"]}
 
-    def _listening(self) -> str:
+    def _address(self) -> str:
         lines = [re.search(r"Listening on.*address=(127\.0\.0\.1:\d+)", line) for line in list(self.log)]
         return next((found[1] for found in lines if found), "")
 

@@ -20,6 +20,8 @@ class Known:
 
 # One of each kind, after the catalogue's.
 CAUSES = (
+    Known("latency_objective", owner="model", severity="objective", scope="model", explains=("tail_latency",)),
+    Known("quality_objective", owner="model", severity="objective", scope="model"),
     Known("kv_thrash", explains=("queue_backlog", "tail_latency", "latency_objective")),
     Known("queue_backlog", severity="warning", explains=("tail_latency", "wedged")),
     Known("tail_latency", severity="warning"),
@@ -28,8 +30,8 @@ CAUSES = (
     Known("failing_check", owner="model", severity="warning", explains=("quality_objective",)),
     Known("prompt_drift", owner="model", severity="info", explains=("response_drift",)),
     Known("no_canary", owner="model", severity="warning", scope="model"),
-    Known("gpu_lost", scope="node", explains=("wedged", "gpu_slow", "latency_objective")),
-    Known("gpu_slow", severity="warning", scope="node", explains=("tail_latency",)),
+    Known("gpu_lost", scope="gpu", explains=("wedged", "gpu_slow", "latency_objective")),
+    Known("gpu_slow", severity="warning", scope="gpu", explains=("tail_latency",)),
 )
 _VERDICTS = {
     "response_drift": "weird", "failing_check": "weird", "prompt_drift": "weird", "quality_objective": "weird",
@@ -81,11 +83,14 @@ def labels(cause: str, where: dict[str, str], **others: str) -> dict[str, str]:
 def alert(
     cause: str, where: dict[str, str], *, over: bool = False, annotations: dict[str, str] | None = None, **others: str
 ) -> dict[str, Any]:
-    """An alert as Prometheus posts it: firing for the next hour, or `over` since a minute ago."""
+    """An alert as Prometheus posts it: firing since now for an hour, or `over` since a second ago.
+
+    Alertmanager does not wait for others in the group of an alert that began longer ago than it would have waited.
+    """
     now = datetime.now(UTC)
     return {
         "labels": labels(cause, where, **others),
         "annotations": annotations or {"summary": cause},
-        "startsAt": "2026-03-02T14:03:00Z",
-        "endsAt": (now + (-timedelta(minutes=1) if over else timedelta(hours=1))).isoformat(),
+        "startsAt": (now - timedelta(minutes=1) if over else now).isoformat(),
+        "endsAt": (now + (-timedelta(seconds=1) if over else timedelta(hours=1))).isoformat(),
     }
