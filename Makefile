@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(shell find alerts catalogue cli demo evaluators exporter inprocess runtime -name '*.py' -o -name '*.yaml' -o -name '*.[ch]' -o -path '*/assets/*' -o -path 'demo/baseline/*')
+SOURCES := $(shell find alerts catalogue cli demo evaluators exporter inprocess runtime -name '*.py' -o -name '*.yaml' -o -name '*.[ch]' -o -name '*.tmpl' -o -path '*/assets/*' -o -path 'demo/baseline/*')
 PYTEST_FLAGS ?= -n auto
 
 .PHONY: run test test-gpu lint types docs generated chart baseline build clean tools
