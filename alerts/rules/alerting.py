@@ -23,6 +23,7 @@ _SELECT = {
     "node": ("node", "instance"),
     "daemon": ("node", "instance"),
     "model": ("model", "namespace"),
+    "size": ("model_size",),
 }
 _FORMS = {
     "percent": "{{ . | first | value | humanizePercentage }}",
@@ -117,7 +118,7 @@ def _asked(number: Number, config: AlertsConfig) -> str:
         labels.extend(names)
         return ",".join(f"{name}=%q" for name in names)
 
-    text = re.sub(r"\$(instance|pod|uuid|node|daemon|model)\b", select, number.query)
+    text = re.sub(r"\$(instance|pod|uuid|node|daemon|model|size)\b", select, number.query)
     form, _, label = number.form.partition(" ")
     written = f"{{{{ (. | first).Labels.{label} }}}}" if form == "label" else _FORMS[form]
     return (

@@ -25,7 +25,7 @@ _ATTACHED = {
     "model": "group by ($M) (\n{expr}\n)",
     "container": (
         'group by ($R) (palegreen:replica{{pod!=""}} and on (namespace, pod) (\n{expr}\n))\n'
-        "or group by (namespace, pod) ((\n{expr}\n) unless on (namespace, pod) palegreen:replica)"
+        'or group by (namespace, pod, node) ((\n{expr}\n) unless on (namespace, pod) palegreen:replica{{pod!=""}})'
     ),
     "gpu": (
         "group by ($R, node, uuid) (\n"
