@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -12,12 +12,20 @@ from support.ruletests import entry, run
 
 from palegreen.catalogue.causes import causes
 
+
+
+class _Texts(yaml.SafeLoader):
+    """Every value as it is written: to YAML, `0x30` is 48."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+
 ROOT = Path(__file__).parent.parent
 RULES = ROOT / "alerts" / "generated" / "rules.yaml"
 CASES: dict[str, list[dict[str, Any]]] = {
     name: cases
     for file in sorted((ROOT / "tests" / "rules").glob("*.yaml"))
-    for name, cases in yaml.safe_load(file.read_text()).items()
+    for name, cases in _Texts(file.read_text()).get_single_data().items()
 }
 
 
