@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import yaml
@@ -13,19 +13,18 @@ from support.ruletests import entry, run
 from palegreen.catalogue.causes import causes
 
 
-
-class _Texts(yaml.SafeLoader):
-    """Every value as it is written: to YAML, `0x30` is 48."""
-
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+def _texts(file: Path) -> dict[str, list[dict[str, Any]]]:
+    """The cases of a file, every value as it is written: to YAML, `0x30` is 48."""
+    loader = yaml.SafeLoader(file.read_text())
+    loader.yaml_implicit_resolvers = {}
+    cases: dict[str, list[dict[str, Any]]] = loader.get_single_data()
+    return cases
 
 
 ROOT = Path(__file__).parent.parent
 RULES = ROOT / "alerts" / "generated" / "rules.yaml"
 CASES: dict[str, list[dict[str, Any]]] = {
-    name: cases
-    for file in sorted((ROOT / "tests" / "rules").glob("*.yaml"))
-    for name, cases in _Texts(file.read_text()).get_single_data().items()
+    name: cases for file in sorted((ROOT / "tests" / "rules").glob("*.yaml")) for name, cases in _texts(file).items()
 }
 
 
