@@ -12,12 +12,19 @@ from support.ruletests import entry, run
 
 from palegreen.catalogue.causes import causes
 
+
+def _texts(file: Path) -> dict[str, list[dict[str, Any]]]:
+    """The cases of a file, every value as it is written: to YAML, `0x30` is 48."""
+    loader = yaml.SafeLoader(file.read_text())
+    loader.yaml_implicit_resolvers = {}
+    cases: dict[str, list[dict[str, Any]]] = loader.get_single_data()
+    return cases
+
+
 ROOT = Path(__file__).parent.parent
 RULES = ROOT / "alerts" / "generated" / "rules.yaml"
 CASES: dict[str, list[dict[str, Any]]] = {
-    name: cases
-    for file in sorted((ROOT / "tests" / "rules").glob("*.yaml"))
-    for name, cases in yaml.safe_load(file.read_text()).items()
+    name: cases for file in sorted((ROOT / "tests" / "rules").glob("*.yaml")) for name, cases in _texts(file).items()
 }
 
 

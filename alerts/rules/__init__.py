@@ -26,7 +26,10 @@ _LASTING = (
     "palegreen_engine_requests_waiting",
     "palegreen_engine_kv_cache_usage_ratio",
     "palegreen_engine_generation_tokens_total",
+    "palegreen_engine_prompt_tokens_total",
+    "palegreen_engine_requests_finished_total",
     "palegreen_engine_time_to_first_token_seconds_count",
+    "palegreen_engine_inter_token_latency_seconds_count",
 )
 _ALIVE = "palegreen_engine_(requests_running|generation_tokens_total|requests_waiting|metric_supported)"
 
@@ -76,10 +79,10 @@ def _signals(scale: float) -> list[dict[str, Any]]:
     vanished = "\n    or ".join(
         f"""(
       label_replace(
-        group by ($R) (max_over_time({metric}[1h])) unless on (instance_id) {metric},
+        group by ($R, engine) (max_over_time({metric}[1h])) unless on (instance_id) {metric},
         "metric", "{metric.removesuffix("_count")}", "", ""
       )
-      and on (instance_id) {{__name__=~"{_ALIVE}"}}
+      and on (instance_id, engine) {{__name__=~"{_ALIVE}"}}
     )"""
         for metric in _LASTING
     )
