@@ -32,12 +32,14 @@ _FORMS = {
 }
 _WHERE = {
     "replica": (
-        "{{ with $labels.model }}{{ . }}{{ end }}{{ with $labels.endpoint }} ({{ . }}){{ end }}"
-        "{{ with $labels.instance_id }} on {{ . }}{{ else }}"
-        "{{ with $labels.pod }} on {{ $labels.namespace }}/{{ . }}{{ end }}{{ end }}"
+        "{{ with $labels.model }}{{ . }}{{ with $labels.endpoint }} ({{ . }}){{ end }} on {{ end }}"
+        "{{ with $labels.instance_id }}{{ . }}{{ else }}"
+        "{{ with $labels.pod }}{{ $labels.namespace }}/{{ . }}{{ else }}"
+        "{{ with $labels.node }}{{ . }}{{ else }}a process{{ end }}{{ end }}{{ end }}"
     ),
     "model": (
-        "{{ with $labels.model }}{{ . }}{{ else }}the cluster{{ end }}{{ with $labels.endpoint }} ({{ . }}){{ end }}"
+        "{{ with $labels.model }}{{ . }}{{ else }}{{ with $labels.model_size }}{{ . }} in {{ end }}the cluster{{ end }}"
+        "{{ with $labels.endpoint }} ({{ . }}){{ end }}"
     ),
     "node": (
         "{{ with $labels.node }}{{ . }}{{ else }}{{ with $labels.instance }}{{ . }}{{ else }}a node{{ end }}{{ end }}"
