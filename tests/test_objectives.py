@@ -60,7 +60,13 @@ LABELS = 'model="{}",endpoint="{}",instance_id="prod/{}",namespace="prod",pod="{
 BOUNDS = {
     "vllm": ["0.5", "0.75", "1.0", "2.5", "5.0", "7.5", "10.0", "20.0", "40.0", "2560.0"],
     "sglang": ["0.1", "1.0", "4.0", "6.0", "8.0", "10.0", "20.0", "400.0"],
-    "tgi": ["0.00015000000000000001", "3.787675244106352", "8.52226929923929", "12.783403948858936", "19.175105923288406"],
+    "tgi": [
+        "0.00015000000000000001",
+        "3.787675244106352",
+        "8.52226929923929",
+        "12.783403948858936",
+        "19.175105923288406",
+    ],
     "triton": ["0.1", "0.5", "2.0", "5.0"],
     "dynamo": ["0.0047", "0.27", "3.9", "9.5", "15", "62", "260", "480"],
     "tap": ["0.005", "1", "10", "1e+06"],
@@ -132,7 +138,11 @@ def test_what_is_declared_holds_and_the_most_precise_first(tmp_path: Path) -> No
         ],
     )  # fmt: skip
 
-    defaults = {("latency", "qwen", "chat"): 0.95, ("availability", "qwen", "chat"): 0.995, ("quality", "qwen", "chat"): 0.9}
+    defaults = {
+        ("latency", "qwen", "chat"): 0.95,
+        ("availability", "qwen", "chat"): 0.995,
+        ("quality", "qwen", "chat"): 0.9,
+    }
     assert by(wanted, "slo", "model", "endpoint") == defaults | {
         ("latency", "llama", "chat"): 0.99,
         ("latency", "llama", "batch"): 0.9,
