@@ -37,6 +37,7 @@ Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=86400)]
 SecretFile = Annotated[str, Field(min_length=1, pattern=r"[^/]$")]
 AlertName = Annotated[str, Field(pattern=r"^Palegreen[A-Z][A-Za-z0-9]*$")]
 Audience = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$", max_length=63)]
+Time = Annotated[float, Field(ge=0.001, le=86400)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -130,9 +131,9 @@ class Latency(Part):
     ratio: Share = Field(
         0.99, description="share of requests that is to be within the time, of each time that is given"
     )
-    ttft_seconds: float | None = Field(None, gt=0, description="time to first token")
-    inter_token_seconds: float | None = Field(None, gt=0, description="time between two tokens")
-    queue_seconds: float | None = Field(None, gt=0, description="time in the engine's queue")
+    ttft_seconds: Time | None = Field(None, description="time to first token")
+    inter_token_seconds: Time | None = Field(None, description="time between two tokens")
+    queue_seconds: Time | None = Field(None, description="time in the engine's queue")
 
     @model_validator(mode="after")
     def _some(self) -> Latency:

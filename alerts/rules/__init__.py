@@ -12,7 +12,7 @@ import yaml
 from palegreen.alerts.config import AlertsConfig
 from palegreen.alerts.rules.alerting import alert_rules
 from palegreen.alerts.rules.found import cause_rules, objective_rules, verdict_rules
-from palegreen.alerts.rules.slo import budget_rules, event_rules, model_rules
+from palegreen.alerts.rules.slo import INTERVAL, budget_rules, event_rules, model_rules
 from palegreen.alerts.rules.text import filled, scaled, seconds
 from palegreen.catalogue import peers
 from palegreen.catalogue.causes import VERDICTS, Cause, causes
@@ -46,14 +46,14 @@ def rules(config: AlertsConfig = _DEFAULT) -> dict[str, Any]:
     groups = [
         _group("thresholds", "1m", scale, _thresholds(config)),
         _group("signals", "1m", scale, [*_signals(scale)[:3], *model_rules(config), *_signals(scale)[3:]]),
-        _group("objectives", "1m", scale, event_rules(config)),
-        _group("budgets", "5m", scale, budget_rules(config)),
+        _group("objectives", INTERVAL, scale, event_rules(config)),
+        _group("budgets", "4m", scale, budget_rules(config)),
         *_peers(scale),
         *(
             _group(f"causes-{verdict}", "1m", scale, cause_rules((c for c in known if c.verdict == verdict), scale))
             for verdict in VERDICTS
         ),
-        _group("verdicts", "1m", scale, [*verdict_rules(), *objective_rules(known)]),
+        _group("verdicts", "1m", scale, [*verdict_rules(), *objective_rules(known, scale)]),
         _group("alerts", "1m", scale, alert_rules(known, config)),
     ]
     return {"groups": groups}

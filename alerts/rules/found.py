@@ -18,6 +18,8 @@ SCOPES = {
     "cluster": "model",
 }
 """What an alert says of itself: whom it is about, and so how it is grouped."""
+RECENTLY = {"critical": "30m", "warning": "6h"}
+"""The longest of the shorter windows by which budgets of each severity burn."""
 _ON_NODE = '{node="",instance_id!=""}'
 # A cause of a pod or a GPU is found on each replica that uses it; on itself where none is known to.
 _ATTACHED = {
@@ -51,30 +53,38 @@ def cause_rules(causes: Iterable[Cause], scale: float) -> list[Rule]:
     ]
 
 
-def objective_rules(causes: Iterable[Cause]) -> list[Rule]:
-    """A burning budget as a cause. Its owner is the platform while a cause of the platform's explains it."""
+def objective_rules(causes: Iterable[Cause], scale: float) -> list[Rule]:
+    """A burning budget as a cause. Its owner is the platform while a cause of the platform's explains it.
+
+    Or did so as far back as the shorter windows reach: a budget goes on burning for that long after the cause is gone.
+    """
+    known = list(causes)
     rules = []
-    for cause in causes:
+    for cause in known:
         if cause.expr:
             continue
         slo = cause.name.removesuffix("_objective")
-        platform = (
-            "palegreen:cause_active{"
-            f'owner="platform",verdict="{cause.verdict}",severity=~"critical|warning",model!=""'
-            "}"
-        )
+        explaining = "|".join(other.name for other in known if _explains(other, cause))
+        platform = f'palegreen:cause_active{{owner="platform",cause=~"{explaining}",model!=""}}'
         for owner, joined in (("platform", "and"), ("model", "unless")):
+            burning = "\nor ".join(
+                f'palegreen:slo_burning{{slo="{slo}",severity="{severity}"}}\n'
+                f"  {joined} on (model, namespace) max_over_time({platform}[{recently}])"
+                for severity, recently in RECENTLY.items()
+            )
             rules.append(
                 {
                     "record": "palegreen:cause_active",
                     "labels": _labels(cause) | {"owner": owner},
-                    "expr": (
-                        f'group by (severity, model, endpoint, namespace) (palegreen:slo_burning{{slo="{slo}"}})\n'
-                        f"  {joined} on (model, namespace) {platform}"
-                    ),
+                    "expr": filled(f"group by (severity, $M) (\n{burning}\n)", scale),
                 }
             )
     return rules
+
+
+def _explains(other: Cause, objective: Cause) -> bool:
+    told = other.owner == "platform" and other.severity in ("critical", "warning")
+    return told and (other.verdict == objective.verdict or objective.name in other.explains)
 
 
 def verdict_rules() -> list[Rule]:
