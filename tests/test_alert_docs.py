@@ -20,9 +20,7 @@ from palegreen.runtime.yamlfile import load
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-@pytest.mark.parametrize(
-    ("page", "made"), [("alerts-list.md", docs.alerts), ("thresholds.md", docs.threshold_table)]
-)
+@pytest.mark.parametrize(("page", "made"), [("alerts-list.md", docs.alerts), ("thresholds.md", docs.threshold_table)])
 def test_the_pages_are_what_the_catalogue_says(page: str, made: object) -> None:
     assert callable(made)
     assert (DOCS / page).read_text(encoding="utf-8") == made()

@@ -34,7 +34,12 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
     ]
     asked = [(_FIRING.format(name), f"{SCRAPES - 1}m") for name in ASKED] + [(text, f"{SCRAPES - 1}m") for text in TEXT]
     found = evaluate(
-        tmp_path_factory.mktemp("peers"), RULES.read_text(encoding="utf-8"), recorded(fleet, SCRAPES, 3), "1m", "1m", asked
+        tmp_path_factory.mktemp("peers"),
+        RULES.read_text(encoding="utf-8"),
+        recorded(fleet, SCRAPES, 3),
+        "1m",
+        "1m",
+        asked,
     )
     return dict(zip((*ASKED, "distance", "limit"), found, strict=True))
 
