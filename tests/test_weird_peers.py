@@ -18,8 +18,10 @@ ASKED = ("PalegreenPeerDisagreement", "PalegreenPeersDiffer", "PalegreenResponse
 # What the alert's text asks for.
 TEXT = (
     'max by (model, pod) (palegreen:peer_distance{channel="response"})',
-    'max by (model, pod) (0 * palegreen:peer_distance{channel="response"}'
-    " + on (model, endpoint, channel, basis) group_left () palegreen:peer_threshold)",
+    (
+        'max by (model, pod) (0 * palegreen:peer_distance{channel="response"}'
+        " + on (model, endpoint, channel, basis) group_left () palegreen:peer_threshold)"
+    ),
 )
 
 
@@ -33,14 +35,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
         Replica("rollout", str(at), shift=shift * (at == 2), revision="new" if at == 2 else "old") for at in range(3)
     ]
     asked = [(_FIRING.format(name), f"{SCRAPES - 1}m") for name in ASKED] + [(text, f"{SCRAPES - 1}m") for text in TEXT]
-    found = evaluate(
-        tmp_path_factory.mktemp("peers"),
-        RULES.read_text(encoding="utf-8"),
-        recorded(fleet, SCRAPES, 3),
-        "1m",
-        "1m",
-        asked,
-    )
+    folder, text = tmp_path_factory.mktemp("peers"), RULES.read_text(encoding="utf-8")
+    found = evaluate(folder, text, recorded(fleet, SCRAPES, 3), "1m", "1m", asked)
     return dict(zip((*ASKED, "distance", "limit"), found, strict=True))
 
 
