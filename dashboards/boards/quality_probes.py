@@ -25,7 +25,7 @@ _NAME = "{{endpoint}} {{instance_id}}"
 _REVISION = f'{CLUSTER}, model=~"$model", endpoint=~"$endpoint"'
 
 
-def all_rows() -> list[Row]:
+def rows() -> list[Row]:
     """Canaries, retrieval, and replicas beside each other."""
     return [
         Row([_canaries(), _runs(), _sampled(), _canary_time()], title="Canaries", number=102),
