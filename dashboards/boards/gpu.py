@@ -91,9 +91,9 @@ def _gpus() -> Panel:
             Column("uuid", "uuid", link=links.to("palegreen-gpu", uuid="uuid")),
             Column("name", "model"),
             Column("B", "busy", unit=SHARE, bar=True, steps=steps(base=GREEN)),
-            Column("C", "memory", unit=SHARE, bar=True, steps=steps((limit("gpu_memory_used_ratio"), ORANGE))),
+            Column("C", "memory", unit=SHARE, bar=True, steps=steps(base=GREEN)),
             Column("D", "of power limit", unit=SHARE, bar=True, steps=steps(base=GREEN)),
-            Column("E", "margin", unit=CELSIUS, steps=steps((limit("temperature_margin"), GREEN), base=RED), width=80),
+            Column("E", "margin", unit=CELSIUS, width=80),
         ],
         Query(f"max by ({where}, name) (palegreen_gpu_info{{{WHOLE_GPU}}})"),
         Query(f"max by ({where}) (palegreen:gpu_utilization{{{GPU}}})"),
@@ -162,7 +162,6 @@ def _memory() -> Panel:
         ),
         SHARE,
         Query(f"max by ({_ONE}) ({used} / {total})", _NAME),
-        line=steps((limit("gpu_memory_used_ratio"), ORANGE)),
         top=1,
     )
 
@@ -181,7 +180,7 @@ def _fragments() -> Panel:
             f"max by (namespace, pod, container, kind) (palegreen_allocator_fragmentation_ratio{{{GPU}}})",
             "{{kind}} {{namespace}} {{pod}} {{container}}",
         ),
-        line=steps((limit("allocator_fragmentation_ratio"), ORANGE)),
+        line=steps((limit("fragmentation_split"), ORANGE), (limit("fragmentation_external"), RED)),
         top=1,
     )
 
@@ -235,7 +234,7 @@ def _throttled() -> Panel:
         ),
         SHARE,
         Query(f"max by ({_ONE}, reason) ({throttled})", "{{reason}} " + _NAME),
-        line=steps((limit("throttled_ratio"), ORANGE)),
+        line=steps((limit("throttled"), ORANGE)),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from grafana_foundation_sdk.models.dashboard import Panel
 
 from palegreen.dashboards.board import Row
+from palegreen.dashboards.limits import limit
 from palegreen.dashboards.looks import (
     BYTES_PER_SECOND,
     COUNT,
@@ -74,6 +75,7 @@ def _links() -> Panel:
         PER_SECOND,
         Query(per_second("palegreen_gpu_pcie_replays_total", GPU, _ONE), f"PCIe, {_NAME}"),
         Query(per_second("palegreen_gpu_nvlink_errors_total", GPU, f"{_ONE}, type"), "NVLink {{type}}, " + _NAME),
+        line=steps((limit("link_errors"), ORANGE)),
     )
 
 

@@ -6,6 +6,7 @@ from grafana_foundation_sdk.models.dashboard import Panel
 
 from palegreen.dashboards import links
 from palegreen.dashboards.board import Row
+from palegreen.dashboards.limits import limit
 from palegreen.dashboards.looks import (
     BYTES,
     COUNT,
@@ -117,6 +118,7 @@ def _behind() -> Panel:
         ),
         SHARE,
         Query(f"max by ({_ONE}, signal) (palegreen_gpu_group_deficit_ratio{{{GPU}}})", "{{signal}} " + _NAME),
+        line=steps((limit("straggler_deficit"), ORANGE)),
         top=1,
     )
 

@@ -165,7 +165,7 @@ def _cache() -> Panel:
         ),
         SHARE,
         Query(f"max by (instance_id) (palegreen_engine_kv_cache_usage_ratio{{{REPLICA}}})", "{{instance_id}}"),
-        line=steps((limit("kv_cache_usage_ratio"), RED)),
+        line=steps((limit("kv_usage"), RED)),
         top=1,
     )
 
@@ -183,6 +183,7 @@ def _preempted() -> Panel:
         Query(
             per_second("palegreen_engine_preemptions_total", REPLICA, "instance_id, kind"), "{{kind}} {{instance_id}}"
         ),
+        line=steps((limit("preemptions"), ORANGE)),
     )
 
 
@@ -249,7 +250,6 @@ def _saturation() -> Panel:
         ),
         SHARE,
         Query(f"max by (instance_id) (palegreen:saturation{{{REPLICA}}})", "{{instance_id}}"),
-        line=steps((limit("saturation"), RED)),
         top=1,
     )
 

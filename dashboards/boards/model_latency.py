@@ -86,18 +86,18 @@ def _duration() -> Panel:
 
 def _tail() -> Panel:
     metric = "palegreen_engine_time_to_first_token_seconds"
-    tail, middle = (quantile(level, metric, REPLICA, _SERVICE) for level in (0.99, 0.5))
+    tail, middle = (quantile(level, metric, REPLICA, _SERVICE) for level in (0.95, 0.5))
     return series(
         Head(
             6,
             "Tail over median",
-            "p99 of the time to first token over its median: how inconsistent it is. Above the line the same question "
+            "p95 of the time to first token over its median: how inconsistent it is. Above the line the same question "
             "takes two seconds now and twenty the next time, often because one replica of several is slow.",
             6,
         ),
         COUNT,
         Query(ratio(tail, middle), "{{endpoint}} {{engine}}"),
-        line=steps((limit("tail_ratio"), RED)),
+        line=steps((limit("tail_over_median"), RED)),
     )
 
 

@@ -16,6 +16,7 @@ from palegreen.dashboards.tables import Column, rows
 UID = "palegreen-overview"
 _ACTIVE = f"palegreen:cause_active{{{CAUSE}}}"
 _WHERE = "model, endpoint, instance_id"
+_SUSTAINED, _FAST = 1, 14.4  # burn rates: the budget lasts 30 days; 2 days, for which somebody is woken
 
 
 def dashboard() -> Dashboard:
@@ -138,7 +139,7 @@ def _objectives() -> Panel:
 
 
 def _burning() -> looks.Steps:
-    return steps((limit("burn_rate_slow"), YELLOW), (limit("burn_rate_fast"), RED))
+    return steps((_SUSTAINED, YELLOW), (_FAST, RED))
 
 
 def _budget() -> Panel:
@@ -199,7 +200,7 @@ def _models() -> Panel:
             Column("C", "tokens/s", unit=COUNT, decimals=1),
             Column("D", "p95 first token", unit="s"),
             Column("E", "failing, 1 h", unit=SHARE, decimals=1),
-            Column("F", "drift", unit=COUNT, decimals=2, steps=steps((limit("drift_ratio"), RED)), width=70),
+            Column("F", "drift", unit=COUNT, decimals=2, steps=steps((limit("drift"), RED)), width=70),
         ],
         Query(f"count by ({where}) (palegreen:replica{{{REPLICA}}})"),
         Query(f"sum by ({where}) ({each})"),
@@ -240,7 +241,6 @@ def _saturation() -> Panel:
         ),
         SHARE,
         Query(f"max by (model, endpoint) (palegreen:saturation{{{REPLICA}}})", "{{model}} {{endpoint}}"),
-        line=steps((limit("saturation"), RED)),
         top=1,
     )
 

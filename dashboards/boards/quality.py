@@ -71,7 +71,7 @@ def _failing() -> Panel:
             f'max by (endpoint) (palegreen:slo_error_ratio:rate1h{{slo="quality", {MODEL}}})',
             "one hour, {{endpoint}}",
         ),
-        line=steps((limit("check_fail_ratio"), ORANGE)),
+        line=steps((limit("check_fail"), ORANGE)),
         top=1,
     )
 
@@ -88,7 +88,7 @@ def _drift() -> Panel:
         ),
         COUNT,
         Query(f"max by (channel, {_EACH}) (palegreen_drift_score_ratio{{{REPLICA}}})", "{{channel}} " + _NAME),
-        line=steps((limit("drift_ratio"), RED)),
+        line=steps((limit("drift"), RED)),
     )
 
 
@@ -117,7 +117,7 @@ def _checks() -> Panel:
         ),
         SHARE,
         Query(f"max by (check) (palegreen:check_fail_ratio{{{REPLICA}}})", "{{check}}"),
-        line=steps((limit("check_fail_ratio"), ORANGE)),
+        line=steps((limit("check_fail"), ORANGE)),
     )
 
 
@@ -132,7 +132,7 @@ def _surely() -> Panel:
         ),
         SHARE,
         Query(f"max by (check) (palegreen:check_fail_lower_ratio{{{REPLICA}}})", "{{check}}"),
-        line=steps((limit("check_fail_ratio"), ORANGE)),
+        line=steps((limit("check_fail"), ORANGE)),
     )
 
 
@@ -147,7 +147,7 @@ def _evidence() -> Panel:
         ),
         COUNT,
         Query(f"max by (check) (palegreen_drift_check_evidence_ratio{{{REPLICA}}})", "{{check}}"),
-        line=steps((limit("drift_ratio"), RED)),
+        line=steps((limit("drift"), RED)),
         bottom=None,
     )
 

@@ -75,7 +75,7 @@ def _sampled() -> Panel:
         ),
         COUNT,
         Query(f"max by ({_EACH}) (palegreen_canary_sampled_score_ratio{{{REPLICA}}})", _NAME),
-        line=steps((limit("drift_ratio"), RED)),
+        line=steps((limit("drift"), RED)),
         bottom=None,
     )
 
@@ -111,7 +111,7 @@ def _recall() -> Panel:
             f"min by ({where}) (palegreen_retrieval_recall_lower_ratio{{{REPLICA}}})", "{{index}} at {{k}}, at least"
         ),
         Query(f"min by ({where}) (palegreen_retrieval_recall_upper_ratio{{{REPLICA}}})", "{{index}} at {{k}}, at most"),
-        line=steps((limit("recall_ratio"), GREEN), base=RED),
+        line=steps((limit("recall"), GREEN), base=RED),
         top=1,
     )
 
@@ -139,7 +139,8 @@ def _retrieval_time() -> Panel:
         Head(
             14,
             "Retrieval latency",
-            "p95 of the time of a retrieval, of the probe and of users.",
+            "p95 of the time of a retrieval, of the probe and of users. The dots are single retrievals with a trace. "
+            "Worry when that of the probe rises: it always asks alike.",
             8,
         ),
         SECONDS,

@@ -128,7 +128,7 @@ def _age() -> Panel:
             f"max by (node, source, target) (palegreen_source_sample_age_seconds{{{NODE}}})",
             "{{source}} {{target}} {{node}}",
         ),
-        line=steps((limit("source_age_seconds"), RED)),
+        line=steps((limit("source_stale"), RED)),
     )
 
 
@@ -188,7 +188,7 @@ def _lag() -> Panel:
         ),
         SECONDS,
         Query(f"max by (instance) (palegreen_evaluator_lag_seconds{{{NODE}}})", "{{instance}}"),
-        line=steps((limit("evaluator_lag_seconds"), ORANGE)),
+        line=steps((limit("scorer_lag"), ORANGE)),
     )
 
 
@@ -338,7 +338,7 @@ def _cpu() -> Panel:
         Head(
             18,
             "CPU",
-            "CPUs that each daemon takes, evaluators by process.",
+            "CPUs that each daemon takes, evaluators by process. The node daemon should stay below a fiftieth of one.",
             7,
         ),
         COUNT,
