@@ -1,12 +1,13 @@
 """Label selectors: which series a board shows, as its variables say.
 
 A variable at *All* is `.*`, which also matches series without the label: a Prometheus of one cluster, a replica that is
-in no namespace, a target without a node.
+in no namespace, a target without a node. A chosen cluster brings series without that label along: where it is a label of
+targets, recorded series lack it.
 """
 
 from __future__ import annotations
 
-CLUSTER = 'cluster=~"$cluster"'
+CLUSTER = 'cluster=~"$cluster|"'
 MODEL = f'{CLUSTER}, namespace=~"$namespace", model=~"$model", endpoint=~"$endpoint"'
 """Of all replicas of a model."""
 REPLICA = f'{MODEL}, instance_id=~"$instance_id"'

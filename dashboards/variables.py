@@ -48,7 +48,7 @@ def of(name: str, label: str, metric: str, selector: str = "", *, one: bool = Fa
 def replicas(metric: str = "palegreen:replica") -> list[Variable]:
     """What chooses replicas, the wider first."""
     chosen = CLUSTER
-    found = [datasource(), of("cluster", "Cluster", metric)]
+    found = [datasource(), of("cluster", "Cluster", "palegreen_build_info")]
     for name, label in (
         ("namespace", "Namespace"),
         ("model", "Model"),
@@ -67,4 +67,4 @@ def gpus() -> list[Variable]:
 
 def nodes(metric: str) -> list[Variable]:
     """What chooses nodes."""
-    return [datasource(), of("cluster", "Cluster", metric), of("node", "Node", metric, CLUSTER)]
+    return [datasource(), of("cluster", "Cluster", "palegreen_build_info"), of("node", "Node", metric, CLUSTER)]

@@ -299,6 +299,11 @@ def _store() -> Panel:
     )
 
 
+def _odd(counter: str, beside: str) -> str:
+    """What a counter rose by; 0 where it is not there yet and an evaluator is."""
+    return f"sum(increase({counter}{{{NODE}}}{RATE})) or 0 * count({beside}{{{NODE}}})"
+
+
 def _oddities() -> Panel:
     return series(
         Head(
@@ -309,12 +314,13 @@ def _oddities() -> Panel:
             6,
         ),
         COUNT,
-        Query(f"sum by (reason) (increase(palegreen_store_errors_total{{{NODE}}}{RATE}))", "store: {{reason}}"),
-        Query(f"sum by (check) (increase(palegreen_check_errors_total{{{NODE}}}{RATE}))", "check: {{check}}"),
-        Query(f"sum by (metric) (increase(palegreen_label_overflow_total{{{NODE}}}{RATE}))", "labels: {{metric}}"),
+        Query(_odd("palegreen_store_errors_total", "palegreen_store_bytes"), "samples not stored"),
+        Query(_odd("palegreen_check_errors_total", "palegreen_evaluator_lag_seconds"), "errors of checks"),
+        Query(_odd("palegreen_label_overflow_total", "palegreen_evaluator_lag_seconds"), "too many labels"),
         Query(
-            f'sum by (probe) (increase(palegreen_probe_rounds_total{{result="failed", {NODE}}}{RATE}))',
-            "probe: {{probe}}",
+            f'sum(increase(palegreen_probe_rounds_total{{result="failed", {NODE}}}{RATE}))'
+            f" or 0 * count(palegreen_probe_rounds_total{{{NODE}}})",
+            "failed rounds of probes",
         ),
     )
 
