@@ -15,10 +15,12 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from threading import Event, Thread
@@ -26,6 +28,11 @@ from typing import Any, Self
 
 import yaml
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from palegreen.alerts.config import AlertsConfig
+from palegreen.alerts.rules import render_rules
+from palegreen.demo import tools
+from palegreen.inprocess.torchstats import summaries
 from support.daemon import Daemon
 from support.deploying import post
 from support.gpus import Machine, library
@@ -36,10 +43,6 @@ from support.senders import otlp
 from support.server import Link, Server, response
 from support.serving import Writer
 from support.waiting import until
-
-from palegreen.alerts.config import AlertsConfig
-from palegreen.alerts.rules import render_rules
-from palegreen.demo import tools
 
 CAPTURES = Path(__file__).parents[1] / "captures"
 ENGINES = (
@@ -144,9 +147,7 @@ class Fleet:
                 Server({"/metrics": growing((CAPTURES / "engines" / f"{name}.prom").read_text(encoding="utf-8"))})
             )
         ollama = (CAPTURES / "engines" / "ollama-api-ps.json").read_bytes()
-        pages["ollama-api-ps"] = self._stack.enter_context(
-            Server({"/api/ps": response(ollama, "application/json")})
-        )
+        pages["ollama-api-ps"] = self._stack.enter_context(Server({"/api/ps": response(ollama, "application/json")}))
         config = {
             "host_root": str(host.root),
             "allocator_dir": str(records),
@@ -299,8 +300,6 @@ class Fleet:
 
 
 def _palegreen(*arguments: str) -> list[str]:
-    import sys
-
     return [sys.executable, "-m", "palegreen.cli.main", *arguments]
 
 
@@ -344,10 +343,16 @@ def _judged(_: Asked) -> tuple[int, Any]:
 
 def _allocator() -> dict[str, Any]:
     gib = 1 << 30
-    device = {
+    device: dict[str, Any] = {
         "uuid": UUID, "allocated": 6 * gib, "active": 6 * gib, "reserved": 10 * gib, "requested": 5 * gib,
         "inactive_split": gib, "retries": 2, "ooms": 1,
     }  # fmt: skip
+    blocks = [
+        {"state": state, "size": gib, "requested_size": gib}
+        for state in ("active_allocated", "inactive", "active_allocated", "inactive")
+    ]
+    segment = {"device": 0, "total_size": 4 * gib, "allocated_size": 2 * gib, "stream": 0, "blocks": blocks}
+    device["snapshot"] = summaries([segment])[0]
     return {"backend": "native", "stats_seconds": 0.0002, "devices": [device]}
 
 
@@ -371,9 +376,3 @@ def _scenario(events: int = 0) -> dict[str, Any]:
 def prometheus() -> Path | None:
     """The program, None where it cannot be had."""
     return tools.find("prometheus").path
-
-
-def results(fleet: Fleet, asked: Mapping[str, str]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Each named expression and what it gives now."""
-    for name, expression in asked.items():
-        yield name, fleet.query(expression)
