@@ -12,13 +12,14 @@ GREEN, YELLOW, ORANGE, RED, PURPLE, BLUE, GRAY = (
 )  # fmt: skip
 
 SECONDS, BYTES, SHARE, PER_SECOND, COUNT = "s", "bytes", "percentunit", "cps", "short"
-BYTES_PER_SECOND, TOKENS_PER_SECOND, WATTS, CELSIUS, HERTZ = "Bps", "suffix: tok/s", "watt", "celsius", "hertz"
+BYTES_PER_SECOND, TOKENS_PER_SECOND, WATTS, CELSIUS, HERTZ = "Bps", "si:tok/s", "watt", "celsius", "hertz"
 SINCE, NONE = "dateTimeFromNow", "none"
 
 VERDICTS = {"slow": (1, ORANGE), "weird": (2, PURPLE), "expensive": (4, YELLOW), "blind": (8, BLUE)}
 """The bit of each verdict in the number that a timeline shows, and its colour."""
 OWNERS = {"platform": BLUE, "model": PURPLE}
 SEVERITIES = {"critical": RED, "warning": ORANGE, "info": BLUE}
+"""The gravest first: a table sorts by their rank."""
 
 Steps = list[Threshold]
 
@@ -43,6 +44,11 @@ def words(meanings: Mapping[str, tuple[str, str]]) -> list[ValueMapping]:
 def colored(colors: Mapping[str, str]) -> list[ValueMapping]:
     """Words that are shown as they are, in colours."""
     return words({word: (word, color) for word, color in colors.items()})
+
+
+def severities() -> list[ValueMapping]:
+    """Words for the rank of a severity."""
+    return words({str(rank): (name, color) for rank, (name, color) in enumerate(SEVERITIES.items())})
 
 
 def verdicts() -> list[ValueMapping]:

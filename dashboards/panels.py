@@ -125,7 +125,7 @@ def stats(
         .color_mode(BigValueColorMode.BACKGROUND)
         .graph_mode(BigValueGraphMode.AREA if graph else BigValueGraphMode.NONE)
         .text_mode(BigValueTextMode.VALUE_AND_NAME)
-        .orientation(VizOrientation.AUTO)
+        .orientation(VizOrientation.HORIZONTAL)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).fields("").values(False))
         .mappings(list(mappings))
         .no_value("none")

@@ -1,11 +1,13 @@
 """Label selectors: which series a board shows, as its variables say.
 
 A variable at *All* is `.*`, which also matches series without the label: a Prometheus of one cluster, a replica that is
-in no namespace, a target without a node. A chosen cluster brings series without that label along: where it is a label of
-targets, recorded series lack it.
+in no namespace, a target without a node. A chosen cluster brings series without that label along: where it is a label
+of targets, recorded series lack it.
 """
 
 from __future__ import annotations
+
+from palegreen.dashboards.looks import SEVERITIES
 
 CLUSTER = 'cluster=~"$cluster|"'
 MODEL = f'{CLUSTER}, namespace=~"$namespace", model=~"$model", endpoint=~"$endpoint"'
@@ -26,6 +28,15 @@ def per_second(metric: str, selector: str, by: str = "") -> str:
     """Rate of a counter, added up by these labels if there are any."""
     rate = f"rate({metric}{{{selector}}}{RATE})"
     return f"sum by ({by}) ({rate})" if by else rate
+
+
+def gravity(selector: str, by: str) -> str:
+    """Of each active cause the rank of its severity, the gravest 0."""
+    ranked = (
+        f'{rank} + 0 * palegreen:cause_active{{severity="{severity}", {selector}}}'
+        for rank, severity in enumerate(SEVERITIES)
+    )
+    return f"min by ({by}) ({' or '.join(ranked)})"
 
 
 def quantile(level: float, metric: str, selector: str, by: str) -> str:

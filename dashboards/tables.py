@@ -40,6 +40,7 @@ class Column:
         steps: colours from values on.
         link: where a click leads.
         bar: whether a value is drawn as a bar from 0 to 1.
+        fill: whether colours are behind the text.
         decimals: of a value.
         width: in pixels.
     """
@@ -51,6 +52,7 @@ class Column:
     steps: Steps | None = None
     link: str = ""
     bar: bool = False
+    fill: bool = False
     decimals: int | None = None
     width: int = 0
 
@@ -128,9 +130,9 @@ def _properties(column: Column) -> list[DynamicConfigValue]:
         found["custom.cellOptions"] = TableBarGaugeCellOptions(
             mode=BarGaugeDisplayMode.BASIC, value_display_mode=BarGaugeValueMode.TEXT
         )
-    elif column.mappings:
+    elif column.fill:
         found["custom.cellOptions"] = TableColoredBackgroundCellOptions(mode=TableCellBackgroundDisplayMode.BASIC)
-    elif column.steps:
+    elif column.mappings or column.steps:
         found["custom.cellOptions"] = TableColorTextCellOptions()
     if column.width:
         found["custom.width"] = column.width

@@ -32,7 +32,7 @@ DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 TYPES = {"timeseries", "stat", "table", "bargauge", "state-timeline", "heatmap"}
 UNITS = {
     "s", "bytes", "percentunit", "cps", "short", "Bps", "watt", "celsius", "hertz", "dateTimeFromNow", "none",
-    "suffix: tok/s",
+    "si:tok/s",
 }  # fmt: skip
 
 

@@ -90,7 +90,7 @@ def _starved() -> Panel:
             "Users of GPUs that wait for CPU",
             "Share of time in which tasks of a user of a GPU waited for a CPU, or were held back by its quota. A "
             "starved tokenizer looks like a slow GPU.",
-            8,
+            12,
         ),
         SHARE,
         Query(
@@ -114,7 +114,7 @@ def _behind() -> Panel:
             "Behind its siblings",
             "How far each GPU of an engine is below the median of the engine's GPUs, by clock and by work. One that "
             "stays behind holds all of them back.",
-            8,
+            12,
         ),
         SHARE,
         Query(f"max by ({_ONE}, signal) (palegreen_gpu_group_deficit_ratio{{{GPU}}})", "{{signal}} " + _NAME),

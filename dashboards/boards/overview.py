@@ -10,11 +10,13 @@ from palegreen.dashboards.board import Row, board
 from palegreen.dashboards.limits import limit
 from palegreen.dashboards.looks import BLUE, COUNT, GREEN, ORANGE, RED, SHARE, SINCE, TOKENS_PER_SECOND, YELLOW, steps
 from palegreen.dashboards.panels import Head, Query, series, stats, timeline
-from palegreen.dashboards.select import CAUSE, MODEL, REPLICA, per_second, quantile
+from palegreen.dashboards.select import CAUSE, MODEL, REPLICA, gravity, per_second, quantile
 from palegreen.dashboards.tables import Column, rows
 
 UID = "palegreen-overview"
 _ACTIVE = f"palegreen:cause_active{{{CAUSE}}}"
+_CAUSE = "verdict, cause, owner, model, endpoint, instance_id, node, uuid"
+_COLORS = {name: color for name, (_, color) in looks.VERDICTS.items()}
 _WHERE = "model, endpoint, instance_id"
 _SUSTAINED, _FAST = 1, 14.4  # burn rates: the budget lasts 30 days; 2 days, for which somebody is woken
 
@@ -92,20 +94,19 @@ def _causes() -> Panel:
             24,
         ),
         [
-            Column(
-                "verdict", "verdict", mappings=looks.colored({k: v for k, (_, v) in looks.VERDICTS.items()}), width=90
-            ),
+            Column("verdict", "verdict", mappings=looks.colored(_COLORS), fill=True, width=90),
             Column("cause", "cause"),
-            Column("severity", "severity", mappings=looks.colored(looks.SEVERITIES), width=90),
-            Column("owner", "owner", mappings=looks.colored(looks.OWNERS), width=90),
-            Column("Value", "since", unit=SINCE, width=140),
+            Column("B", "severity", mappings=looks.severities(), fill=True, width=90),
+            Column("owner", "owner", mappings=looks.colored(looks.OWNERS), fill=True, width=90),
+            Column("A", "since", unit=SINCE, width=140),
             Column("model", "model", link=links.to("palegreen-model", model="model")),
             Column("endpoint", "endpoint"),
             Column("instance_id", "replica", link=links.to("palegreen-model", instance_id="replica")),
             Column("node", "node", link=links.to("palegreen-gpu", node="node")),
             Column("uuid", "GPU", link=links.to("palegreen-gpu", uuid="GPU")),
         ],
-        Query(f"1000 * (({began} or {longer} or timestamp({_ACTIVE})) and {_ACTIVE})"),
+        Query(f"min by ({_CAUSE}) (1000 * (({began} or {longer} or timestamp({_ACTIVE})) and {_ACTIVE}))"),
+        Query(gravity(CAUSE, _CAUSE)),
         sort=("severity", False),
     )
 
@@ -119,14 +120,21 @@ def _objectives() -> Panel:
             "Objectives",
             "For each model: the objective, how much of the error budget of 30 days is left, and how fast it is spent. "
             "At a burn rate of 1 it lasts 30 days. Worry below a tenth, or at a high burn rate.",
-            10,
+            12,
         ),
         [
             Column("model", "model", link=links.to("palegreen-model", model="model")),
             Column("endpoint", "endpoint"),
             Column("slo", "objective of"),
             Column("A", "goal", unit=SHARE, decimals=2, width=70),
-            Column("B", "budget left", unit=SHARE, bar=True, steps=steps((0.1, ORANGE), (0.25, GREEN), base=RED)),
+            Column(
+                "B",
+                "budget left",
+                unit=SHARE,
+                decimals=0,
+                steps=steps((0.1, ORANGE), (0.25, GREEN), base=RED),
+                width=95,
+            ),
             Column("C", "burn, 1 h", unit=COUNT, decimals=1, steps=_burning(), width=80),
             Column("D", "burn, 6 h", unit=COUNT, decimals=1, steps=_burning(), width=80),
         ],
@@ -147,9 +155,9 @@ def _budget() -> Panel:
         Head(
             5,
             "Error budget left",
-            "Share of the error budget of 30 days that is left: 1 is untouched, below 0 the objective is missed. Worry "
-            "when it falls steeply.",
-            7,
+            "Share of the error budget of 30 days that is left: 1 is untouched, below 0 the objective is missed (what "
+            "is below -100% is cut off). Worry when it falls steeply.",
+            6,
         ),
         SHARE,
         Query(
@@ -157,7 +165,7 @@ def _budget() -> Panel:
             "{{slo}} {{model}} {{endpoint}}",
         ),
         top=1,
-        bottom=None,
+        bottom=-1,
     )
 
 
@@ -168,7 +176,7 @@ def _burn() -> Panel:
             "Burn rate, 1 h",
             "How fast the error budget is spent: at 1 it lasts its 30 days, at the red line the whole of it is gone in "
             "two days, and somebody is woken.",
-            7,
+            6,
         ),
         COUNT,
         Query(
@@ -327,6 +335,7 @@ def _dates() -> Panel:
             8,
         ),
         [
+            Column("model", "model"),
             Column("instance_id", "replica", link=links.to("palegreen-quality", instance_id="replica")),
             Column("A", "deployed", unit=SINCE),
             Column("B", "baseline made", unit=SINCE),

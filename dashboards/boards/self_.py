@@ -21,11 +21,10 @@ from palegreen.dashboards.looks import (
     words,
 )
 from palegreen.dashboards.panels import Head, Query, series, stats, timeline
-from palegreen.dashboards.select import CLUSTER, NODE, RATE, per_second, quantile
+from palegreen.dashboards.select import CLUSTER, NODE, RATE, gravity, per_second, quantile
 from palegreen.dashboards.tables import Column, rows
 
 UID = "palegreen-self"
-_DAEMON = "instance"
 _UP = words({"0": ("down", RED), "1": ("up", GREEN)})
 
 
@@ -77,7 +76,7 @@ def _counted() -> Panel:
 
 
 def _blind() -> Panel:
-    chosen = f'palegreen:cause_active{{verdict="blind", {CLUSTER}, node=~"$node|"}}'
+    chosen = f'verdict="blind", {CLUSTER}, node=~"$node|"'
     return rows(
         Head(
             2,
@@ -88,14 +87,14 @@ def _blind() -> Panel:
         ),
         [
             Column("cause", "cause"),
-            Column("severity", "severity", mappings=looks.colored(looks.SEVERITIES), width=90),
-            Column("owner", "owner", mappings=looks.colored(looks.OWNERS), width=90),
+            Column("Value", "severity", mappings=looks.severities(), fill=True, width=90),
+            Column("owner", "owner", mappings=looks.colored(looks.OWNERS), fill=True, width=90),
             Column("model", "model", link=links.to("palegreen-model", model="model")),
             Column("endpoint", "endpoint"),
             Column("instance_id", "replica", link=links.to("palegreen-model", instance_id="replica")),
             Column("node", "node", link=links.to("palegreen-gpu", node="node")),
         ],
-        Query(f"max by (cause, severity, owner, model, endpoint, instance_id, node) ({chosen})"),
+        Query(gravity(chosen, "cause, owner, model, endpoint, instance_id, node")),
         sort=("severity", False),
     )
 
@@ -150,8 +149,7 @@ def _processes() -> Panel:
         Head(
             6,
             "Processes of evaluators",
-            "Tap, scorer and probe of each evaluator. While the scorer is down nothing is judged; users are served all "
-            "the same.",
+            "Tap, scorer and probe of each evaluator. While the scorer is down nothing is judged.",
             6,
         ),
         Query(f"min by (instance, process) (palegreen_evaluator_process_up{{{NODE}}})", "{{process}} {{instance}}"),
@@ -319,7 +317,7 @@ def _oddities() -> Panel:
         Query(_odd("palegreen_label_overflow_total", "palegreen_evaluator_lag_seconds"), "too many labels"),
         Query(
             f'sum(increase(palegreen_probe_rounds_total{{result="failed", {NODE}}}{RATE}))'
-            f" or 0 * count(palegreen_probe_rounds_total{{{NODE}}})",
+            f" or 0 * count(palegreen_evaluator_lag_seconds{{{NODE}}})",
             "failed rounds of probes",
         ),
     )

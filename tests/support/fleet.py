@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import math
 import re
 import shutil
 import socket
@@ -72,7 +73,8 @@ def growing(page: str) -> Callable[[Link], None]:
         name, labels, value = found[1], found[2] or "", float(found[3])
         if name not in counted and re.sub(r"_(bucket|sum|count|total)$", "", name) not in counted:
             return line
-        return f"{name}{labels} {value * (1 + 0.1 * (time.monotonic() - began))!r}"
+        passed = time.monotonic() - began
+        return f"{name}{labels} {value * (1 + 0.1 * (passed + 8 * math.sin(passed / 15)))!r}"
 
     lines = page.splitlines()
     return lambda link: link.send(response("".join(f"{grown(line)}\n" for line in lines)))
@@ -122,9 +124,9 @@ class Fleet:
         found: list[dict[str, Any]] = self.api("query", query=expression)["result"]
         return found
 
-    def over_time(self, expression: str, seconds: float, step: float) -> list[dict[str, Any]]:
-        """Series of the last seconds."""
-        now = time.time()
+    def over_time(self, expression: str, seconds: float, step: float, end: float = 0.0) -> list[dict[str, Any]]:
+        """Series of the last seconds, or of those before `end`."""
+        now = end or time.time()
         given = {"query": expression, "start": str(now - seconds), "end": str(now), "step": str(step)}
         found: list[dict[str, Any]] = self.api("query_range", **given)["result"]
         return found
@@ -322,10 +324,10 @@ def _trace(sink: str, number: int) -> None:
 
 
 def _ask(proxy: str, number: int) -> None:
-    _send(proxy, "/v1/chat/completions", b"{}", {"x-palegreen-canary": "1"})
     trace = {"content-type": "application/json", "traceparent": f"00-{number + 1:032x}-{number + 1:016x}-01"}
     body = {"model": "small", "max_tokens": 8, "messages": [{"role": "user", "content": f"tell me of {number}"}]}
     _send(proxy, "/v1/chat/completions", json.dumps(body).encode(), trace)
+    _send(proxy, "/v1/chat/completions", json.dumps(body).encode(), trace | {"x-palegreen-canary": "1"})
 
 
 def _send(address: str, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
