@@ -82,7 +82,7 @@ def matrix(head: Head, query: Query, row: str, column: str, value: str, mappings
     panel = (
         table.Panel()
         .unit(NONE)
-        .thresholds(bounds(steps()))
+        .thresholds(bounds(steps(base="text")))
         .mappings(list(mappings))
         .cell_options(TableColorTextCellOptions())
         .filterable(True)

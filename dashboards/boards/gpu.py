@@ -233,8 +233,10 @@ def _throttled() -> Panel:
             6,
         ),
         SHARE,
-        Query(f"max by ({_ONE}, reason) ({throttled})", "{{reason}} " + _NAME),
+        Query(f"max by (node) ({throttled})", "most of {{node}}"),
+        Query(f"max by ({_ONE}, reason) ({throttled}) > 0", "{{reason}} " + _NAME),
         line=steps((limit("throttled"), ORANGE)),
+        top=1,
     )
 
 

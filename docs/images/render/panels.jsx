@@ -12,6 +12,7 @@ import { lastValueFrom } from 'rxjs';
 const theme = createTheme({ colors: { mode: 'light' } });
 const { board, results, from, to } = window.DRAWN;
 const range = { from: dateTime(from), to: dateTime(to), raw: { from: dateTime(from), to: dateTime(to) } };
+const DRAWN_HERE = new Set(['timeseries', 'stat', 'bargauge', 'table']);
 const COLUMN = 76, UNIT = 36, GAP = 8, HEAD = 30;
 
 standardTransformersRegistry.setInit(() =>
@@ -122,10 +123,13 @@ const longest = (found) => found.reduce(
 );
 
 function Inside({ panel, data, width, height }) {
+  if (!data.length && panel.targets && results[panel.id] && DRAWN_HERE.has(panel.type)) {
+    return 'No data';
+  }
   if (panel.type === 'timeseries') {
-    return data.length ? (
+    return (
       <TimeSeries frames={data} timeRange={range} timeZone="utc" width={width} height={height} legend={panel.options.legend} />
-    ) : 'No data';
+    );
   }
   if (panel.type === 'stat' || panel.type === 'bargauge') {
     return <Values panel={panel} data={data} width={width} height={height} />;
@@ -133,7 +137,7 @@ function Inside({ panel, data, width, height }) {
   if (panel.type === 'table') {
     return (
       <Table data={data[0]} width={width} height={height} enableSharedCrosshair={false} showTypeIcons={false}
-        initialSortBy={(panel.options.sortBy ?? []).map((by) => ({ id: by.displayName, desc: by.desc }))} />
+        initialSortBy={panel.options.sortBy ?? []} />
     );
   }
   return <em style={{ color: '#777' }}>{panel.type}: Grafana itself draws it</em>;
