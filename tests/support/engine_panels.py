@@ -37,11 +37,13 @@ def page(fleet: Fleet) -> str:
     for asked in queries():
         if asked.board == BOARD and _needed(asked):
             by_panel.setdefault(asked.panel["title"].replace(", $engine", ", as a heat map"), []).append(asked)
-    kinds = _kinds(fleet)
+    kinds, absent = _kinds(fleet), _absent(fleet)
     names = engine_names()
     rows = []
     for title, all_of_it in by_panel.items():
-        cells = [_cell(fleet, name, kinds[name], all_of_it) for name in names]
+        full = {pod for asked in all_of_it for pod in _shown_for(fleet, kinds, asked)}
+        needed = [_needed(asked) for asked in all_of_it]
+        cells = ["yes" if name in full else _reason(kinds[name], needed, absent.get(name, set())) for name in names]
         made = sorted({short for asked in all_of_it for short in _needed(asked)})
         rows.append(f"| {title} | " + " | ".join(cells) + " | " + ", ".join(f"`{each}`" for each in made) + " |")
     return _PAGE.format(engines=" | ".join(names), rule="---|" * len(names), rows="\n".join(rows))
@@ -71,20 +73,29 @@ def _needed(asked: Asked) -> set[str]:
 _PROGRESS = "palegreen_engine_progress"
 
 
-def _cell(fleet: Fleet, name: str, engine: str, all_of_it: list[Asked]) -> str:
+def _absent(fleet: Fleet) -> dict[str, set[str]]:
+    """What each pod's engine does not give, by short names."""
+    found: dict[str, set[str]] = {}
+    for series in fleet.query('palegreen_engine_metric_supported{quality="absent", namespace="samples"}'):
+        labels = series["metric"]
+        found.setdefault(labels["pod"], set()).add(labels["metric"].removeprefix("palegreen_engine_"))
+    return found
+
+
+def _shown_for(fleet: Fleet, kinds: dict[str, str], asked: Asked) -> set[str]:
+    """Pods for which the query gives a number, asked in one go: a quantile of nothing is none."""
     board = boards()[BOARD]
-    chosen = {"instance_id": f"samples/{name}", "engine": engine, "__rate_interval": WINDOW, "__range": "60s"}
-    if any(shown(fleet.query(filled(asked.expr, board, chosen))) for asked in all_of_it):
-        return "yes"
-    absent = {
-        series["metric"]["metric"].removeprefix("palegreen_engine_")
-        for series in fleet.query(
-            f'palegreen_engine_metric_supported{{quality="absent", instance_id="samples/{name}"}}'
-        )
-    }
-    if all(_needed(asked) & absent for asked in all_of_it):
+    parts = []
+    for name, engine in kinds.items():
+        chosen = {"instance_id": f"samples/{name}", "engine": engine, "__rate_interval": WINDOW, "__range": "60s"}
+        parts.append(f'label_replace(count(({filled(asked.expr, board, chosen)}) > -Inf), "pod", "{name}", "", "")')
+    return {series["metric"]["pod"] for series in fleet.query(" or ".join(parts))}
+
+
+def _reason(engine: str, needed: list[set[str]], absent: set[str]) -> str:
+    if all(part & absent for part in needed):
         return "absent"
-    return "idle" if _may_be_idle(engine, {short for asked in all_of_it for short in _needed(asked)} - absent) else "?"
+    return "idle" if _may_be_idle(engine, {short for part in needed for short in part} - absent) else "?"
 
 
 def _may_be_idle(engine: str, given: set[str]) -> bool:
