@@ -118,8 +118,8 @@ def _objectives() -> Panel:
         Head(
             4,
             "Objectives",
-            "For each model: the objective, how much of the error budget of 30 days is left, and how fast it is spent. "
-            "At a burn rate of 1 it lasts 30 days. Worry below a tenth, or at a high burn rate.",
+            "For each model with traffic: the objective, how much of the error budget of 30 days is left, and how fast "
+            "it is spent. At a burn rate of 1 it lasts 30 days. Worry below a tenth, or at a high burn rate.",
             12,
         ),
         [
@@ -138,7 +138,7 @@ def _objectives() -> Panel:
             Column("C", "burn, 1 h", unit=COUNT, decimals=1, steps=_burning(), width=80),
             Column("D", "burn, 6 h", unit=COUNT, decimals=1, steps=_burning(), width=80),
         ],
-        Query(f"max by ({where}) ({objective})"),
+        Query(f"max by ({where}) ({objective} and palegreen:slo_budget_remaining_ratio{{{MODEL}}})"),
         Query(f"min by ({where}) (palegreen:slo_budget_remaining_ratio{{{MODEL}}})"),
         Query(f"max by ({where}) (palegreen:slo_burn_rate:rate1h{{{MODEL}}})"),
         Query(f"max by ({where}) (palegreen:slo_error_ratio:rate6h{{{MODEL}}} / (1 - {objective}))"),
@@ -294,7 +294,7 @@ def _alerts() -> Panel:
             "Firing alerts",
             "Alerts that fire, by severity and owner. Critical ones wake somebody, warnings become tickets, the others "
             "are only shown.",
-            8,
+            7,
         ),
         COUNT,
         Query(
@@ -314,7 +314,7 @@ def _changes() -> Panel:
             "Changes noticed",
             "Changes of what tells of a deployment: fingerprint, system prompt, served model, pod template. One that "
             "nobody announced is a silent change; see what else began then.",
-            8,
+            7,
         ),
         COUNT,
         Query(
@@ -332,7 +332,7 @@ def _dates() -> Panel:
             "Last deployment and baseline",
             "When each replica was last deployed, as far as evaluators know, and when its baseline was made. A "
             "baseline older than the deployment describes another model.",
-            8,
+            10,
         ),
         [
             Column("model", "model"),

@@ -15,7 +15,6 @@ from support.fleet import Fleet, prometheus
 
 CHOSEN = {
     "palegreen-model": {
-        "model": "meta-llama/Llama-3.1-8B-Instruct",
         "instance_id": "samples/(vllm|sglang)",
     },
     "palegreen-quality": {"model": "assistant"},
