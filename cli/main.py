@@ -9,6 +9,7 @@ from palegreen.cli.backtest import backtest
 from palegreen.cli.baseline import baseline
 from palegreen.cli.canary import canary
 from palegreen.cli.check import check
+from palegreen.cli.dashboards import dashboards
 from palegreen.cli.demo import demo
 from palegreen.cli.evaluate import evaluate
 from palegreen.cli.node import node
@@ -29,6 +30,7 @@ main.add_command(canary)
 main.add_command(backtest)
 main.add_command(alerts)
 main.add_command(check)
+main.add_command(dashboards)
 main.add_command(demo)
 main.add_command(samples)
 

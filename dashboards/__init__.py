@@ -1,0 +1,1 @@
+"""Grafana dashboards, generated: the boards in `boards/`, what they have in common beside them."""
