@@ -263,7 +263,7 @@ def _burning(config: AlertsConfig) -> list[Rule]:
         )
     ]
     for severity in ("critical", "warning"):
-        pairs = [_exceeded(*burn) for which, *burn in BURNS if which == severity]
+        pairs = [_exceeded(factor, long, short) for which, factor, long, short in BURNS if which == severity]
         rules.append(
             _rule("palegreen:slo_burning", "group by (slo, $M) (\n" + "\nor ".join(pairs) + "\n)", scale)
             | {"labels": {"severity": severity}}
