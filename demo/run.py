@@ -3,44 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
-from types import MappingProxyType
 
 import yaml
 
 from palegreen.demo import control, engine, gpu
+from palegreen.demo.ending import Ending, ending
 from palegreen.demo.faults import FAULTS
 from palegreen.demo.live import Live, scrape
 from palegreen.demo.peers import EVERY, Peers
-from palegreen.demo.process import end
 from palegreen.demo.quality import Quality
 from palegreen.demo.replica import Replica
 from palegreen.demo.screen import Screen
+from palegreen.demo.started import PALEGREEN, DemoError, Started, answers, free
 
 REPLICAS = 3
 """So many that the one that differs from the others can be named."""
 BASELINE = "baseline"
 """The baseline that is part of the package: of these questions, as the packaged model answers them."""
-_PALEGREEN = (sys.executable, "-m", "palegreen.cli.main")
-_READY_WITHIN = 60.0  # seconds for a daemon to show its first readings
 _QUALITY_PORT = 9451  # of the first evaluator's metrics, if it is free
-
-
-class DemoError(Exception):
-    """The demo cannot run; the message says why and what to do."""
 
 
 def run(engine_url: str | None, port: int, seconds: float | None, requests_per_second: float) -> None:
@@ -48,23 +37,24 @@ def run(engine_url: str | None, port: int, seconds: float | None, requests_per_s
     if missing := _missing():
         raise DemoError(f"the evaluator needs {', '.join(missing)}; run: pip install 'palegreen[evaluators]'")
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="palegreen-demo-")))
-        stack.enter_context(_terminated_as_interrupted())
+        asked = stack.enter_context(ending())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="palegreen-demo-", ignore_cleanup_errors=True)))
+        started = stack.enter_context(Started(folder, asked))
         try:
-            engines = [None] if engine_url else _start_engines(stack, folder)
+            engines = [None] if engine_url else _start_engines(started)
             urls = [server.url if server is not None else str(engine_url) for server in engines]
-            live = _start_node(stack, folder, urls, port)
+            live = _start_node(started, urls, port)
             compared = [] if engine_url else _compared(folder, urls[0])
             replicas = []
             for number, (server, url) in enumerate(zip(engines, urls, strict=True), 1):
-                proxy, quality = _start_evaluator(stack, folder, number, url, compared)
+                proxy, quality = _start_evaluator(started, number, url, compared)
                 replicas.append(Replica(number, server, proxy, quality, requests_per_second / len(urls)))
             faults = Faults(replicas, folder)
             if stack.enter_context(control.listening(faults.answer)):
                 _say(f"faults   palegreen demo fault {'|'.join(FAULTS)}")
             for replica in replicas:
                 stack.enter_context(replica.traffic)
-            _follow(live, replicas, faults, seconds)
+            _follow(live, replicas, faults, seconds, asked)
         except KeyboardInterrupt:
             pass
         _say("")
@@ -110,15 +100,15 @@ def _missing() -> list[str]:
     return [name for name in names if not any(metadata.distributions(name=name))]
 
 
-def _start_engines(stack: contextlib.ExitStack, folder: Path) -> list[engine.LlamaServer | None]:
+def _start_engines(started: Started) -> list[engine.LlamaServer | None]:
     reason = engine.available()
     if reason is not None:
         raise DemoError(f"no engine: {reason}\nor use one of your own: make run ENGINE=http://HOST:PORT")
     _say(f"engine   starting llama.cpp on CPU with a small model, {REPLICAS} replicas of it")
     servers: list[engine.LlamaServer | None] = []
     for number in range(1, REPLICAS + 1):
-        server = engine.LlamaServer(log=folder / f"engine-{number}.log")
-        stack.callback(server.stop)
+        server = engine.LlamaServer(log=started.log(f"engine-{number}"))
+        started.engine(server)
         try:
             server.start(threads=1)
         except engine.EngineError as failure:
@@ -128,17 +118,16 @@ def _start_engines(stack: contextlib.ExitStack, folder: Path) -> list[engine.Lla
     return servers
 
 
-def _start_node(stack: contextlib.ExitStack, folder: Path, urls: Sequence[str], port: int) -> Live:
-    driver = gpu.find(folder / "driver")
+def _start_node(started: Started, urls: Sequence[str], port: int) -> Live:
+    driver = gpu.find(started.folder / "driver")
     _say(f"gpu      {driver.about}")
-    address = f"127.0.0.1:{_free(port)}"
+    address = f"127.0.0.1:{free(port)}"
     metrics = f"http://{address}/metrics"
     arguments = ["--listen-address", address, "--engine-interval", "1s", "--engine-timeout", "10s"]
     for url in urls:
         arguments += ["--engine", url]
-    _start(
-        stack,
-        folder / "node.log",
+    started.palegreen(
+        "node",
         ["node", *arguments, *driver.arguments],
         lambda: "palegreen_source_up" in scrape(metrics),
         driver.environment,
@@ -157,7 +146,7 @@ def _compared(folder: Path, url: str) -> list[str]:
     prompts = str(files("palegreen.demo") / "canaries.yaml")
     command = ["canary", "record", "--url", url, "--prompts", prompts, "--out", str(reference)]
     command += ["--repeat", "2", "--sampled", "2"]
-    done = subprocess.run([*_PALEGREEN, *command], capture_output=True, text=True, check=False)
+    done = subprocess.run([*PALEGREEN, *command], capture_output=True, text=True, check=False)
     if done.returncode:
         _say(f"canaries none: {done.stderr.strip()}")
         return given
@@ -165,54 +154,22 @@ def _compared(folder: Path, url: str) -> list[str]:
     return [*given, "--config", str(config)]
 
 
-def _start_evaluator(
-    stack: contextlib.ExitStack, folder: Path, number: int, url: str, compared: Sequence[str]
-) -> tuple[str, Quality]:
+def _start_evaluator(started: Started, number: int, url: str, compared: Sequence[str]) -> tuple[str, Quality]:
     """The URL of the proxy that is now in front of the engine, and what reads its findings."""
-    proxy, address = f"127.0.0.1:{_free(0)}", f"127.0.0.1:{_free(_QUALITY_PORT + number - 1)}"
-    store, log = folder / f"samples-{number}.db", folder / f"evaluate-{number}.log"
+    name = f"evaluate-{number}"
+    proxy, address = f"127.0.0.1:{free(0)}", f"127.0.0.1:{free(_QUALITY_PORT + number - 1)}"
+    store = started.folder / f"samples-{number}.db"
     arguments = ["--upstream", url, "--proxy-address", proxy, "--listen-address", address]
     arguments += ["--endpoint", "chat", "--store", str(store), "--log-format", "json", *compared]
-    _start(stack, log, ["evaluate", *arguments], lambda: _answers(f"http://{address}/readyz"))
+    started.palegreen(name, ["evaluate", *arguments], lambda: answers(f"http://{address}/readyz"))
     _say(f"proxy    http://{proxy}")
     _say(f"quality  http://{address}/metrics")
     _say(f"status   http://{address}/")
     _say(f"samples  palegreen samples list --store {store}")
-    return f"http://{proxy}", Quality(f"http://{address}/metrics", store, log)
+    return f"http://{proxy}", Quality(f"http://{address}/metrics", store, started.log(name))
 
 
-def _start(
-    stack: contextlib.ExitStack,
-    log: Path,
-    command: list[str],
-    ready: Callable[[], bool],
-    environment: Mapping[str, str] = MappingProxyType({}),
-) -> None:
-    """Start a daemon of Palegreen and wait until it is ready. `ready` may raise OSError, which means not yet."""
-    daemon = subprocess.Popen(
-        [*_PALEGREEN, *command],
-        env={**os.environ, **environment},
-        stderr=stack.enter_context(log.open("w")),
-        start_new_session=True,
-    )
-    stack.callback(end, daemon)
-    deadline = time.monotonic() + _READY_WITHIN
-    while time.monotonic() < deadline:
-        if daemon.poll() is not None:
-            raise DemoError(f"palegreen {command[0]} ended: {log.read_text().strip()}")
-        with contextlib.suppress(OSError):
-            if ready():
-                return
-        time.sleep(0.1)
-    raise DemoError(f"palegreen {command[0]} is not ready after {_READY_WITHIN:g} s: {log.read_text().strip()}")
-
-
-def _answers(url: str) -> bool:
-    with urllib.request.urlopen(url, timeout=5) as response:
-        return bool(response.status == 200)
-
-
-def _follow(live: Live, replicas: Sequence[Replica], faults: Faults, seconds: float | None) -> None:
+def _follow(live: Live, replicas: Sequence[Replica], faults: Faults, seconds: float | None, asked: Ending) -> None:
     """Show what the metrics say, the answers with what the checks found, and alarms, until `seconds` are over."""
     _say("sending a little traffic through the proxies; Ctrl-C stops everything")
     screen = Screen()
@@ -221,6 +178,7 @@ def _follow(live: Live, replicas: Sequence[Replica], faults: Faults, seconds: fl
     over = False
     while not over:
         time.sleep(1)
+        asked.check()
         over = ends is not None and time.monotonic() >= ends
         if over or screen.due():
             totals = [replica.traffic.totals() for replica in replicas]
@@ -236,31 +194,6 @@ def _follow(live: Live, replicas: Sequence[Replica], faults: Faults, seconds: fl
                 stay += [f"{named}{line}" for line in replica.quality.news()]
                 summary.append(f"quality  {named and f'replica {named}'}{replica.quality.line()}")
             screen.show(stay, summary)
-
-
-def _free(port: int) -> int:
-    """The port if it is free, else any free one."""
-    for candidate in (port, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", candidate))
-                return int(probe.getsockname()[1])
-    raise DemoError("no free port on 127.0.0.1")
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM ends the demo as Ctrl-C does, so that nothing is left behind."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _say(text: str) -> None:
