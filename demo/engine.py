@@ -184,9 +184,15 @@ class LlamaServer:
     def restart(self, *, model: Path | None = None, extra: Sequence[str] = ()) -> None:
         """Stop and start on the same port with other weights or options. Raises EngineError."""
         own, self._own_log = self._own_log, False  # the log goes on
+        self.signal(signal.SIGKILL)  # so that its port is gone for a moment only
         self.stop()
         self._own_log = own
         self.start(self._port, slots=self._slots, threads=self._threads, model=model, extra=extra)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the server a signal, as somebody who does it harm; nothing where it is gone."""
+        if self._process is not None:
+            self._process.send_signal(number)
 
     def ask(self) -> None:
         """Ask the server to end, and do not wait; `stop` does."""

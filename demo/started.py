@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from palegreen.demo.ending import Ending
 from palegreen.demo.engine import LlamaServer
@@ -26,6 +28,25 @@ class DemoError(Exception):
     """The demo cannot run; the message says why and what to do."""
 
 
+class Program(NamedTuple):
+    """A program that was started, to be harmed."""
+
+    started: Started
+    name: str
+
+    def kill(self) -> None:
+        """End it at once, as a machine that runs out of memory does."""
+        self.started.kill(self.name)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self.started.signal(self.name, number)
+
+    def again(self) -> None:
+        """Start it as it was started before. Raises DemoError."""
+        self.started.again(self.name)
+
+
 class Started:
     """Starts programs whose output goes to files in `folder`; when the block ends, all are told before any is waited
     for."""
@@ -36,6 +57,7 @@ class Started:
         self._engines: list[LlamaServer] = []
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._again: dict[str, Callable[[], None]] = {}
+        self._lock, self._over = threading.Lock(), False
 
     def engine(self, server: LlamaServer) -> None:
         """Stop this one too."""
@@ -47,9 +69,9 @@ class Started:
         command: Sequence[str],
         ready: Callable[[], bool],
         environment: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:
+    ) -> Program:
         """Start a daemon of Palegreen under a name; its log is `NAME.log`. Raises DemoError."""
-        self.program(name, [*PALEGREEN, *command], ready, environment)
+        return self.program(name, [*PALEGREEN, *command], ready, environment)
 
     def program(
         self,
@@ -57,11 +79,13 @@ class Started:
         command: Sequence[str],
         ready: Callable[[], bool],
         environment: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:
+    ) -> Program:
         """Start any program and wait until it is ready. `ready` may raise OSError, which means not yet."""
 
         def begin() -> None:
-            with self.log(name).open("ab") as output:
+            with self._lock, self.log(name).open("ab") as output:
+                if self._over:
+                    raise DemoError("the demo ends")
                 self._processes[name] = subprocess.Popen(
                     command,
                     env={**os.environ, **environment},
@@ -74,15 +98,20 @@ class Started:
 
         self._again[name] = begin
         begin()
+        return Program(self, name)
 
     def log(self, name: str) -> Path:
         """The file with what a program says."""
         return self.folder / f"{name}.log"
 
     def kill(self, name: str) -> None:
-        """End a program at once, as a machine that ran out of memory does."""
+        """End a program at once."""
         self._processes[name].kill()
         self._processes[name].wait()
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a program a signal."""
+        self._processes[name].send_signal(number)
 
     def again(self, name: str) -> None:
         """Start a program that was killed as it was started before. Raises DemoError."""
@@ -91,7 +120,10 @@ class Started:
     def _wait(self, name: str, ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _READY_WITHIN
         while time.monotonic() < deadline:
-            self._asked.check()
+            if self._over:
+                raise DemoError("the demo ends")
+            if threading.current_thread() is threading.main_thread():
+                self._asked.check()
             if self._processes[name].poll() is not None:
                 raise DemoError(f"{name} ended: {self._said(name)}")
             with contextlib.suppress(OSError):
@@ -109,6 +141,8 @@ class Started:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with self._lock:
+            self._over = True
         for server in self._engines:
             server.ask()
         for process in self._processes.values():
