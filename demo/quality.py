@@ -50,6 +50,13 @@ class Quality:
         except OSError:
             self._marked = None
 
+    def since(self) -> int | None:
+        """How many samples were scored since `mark`; None where that cannot be said."""
+        with contextlib.suppress(OSError):
+            if self._marked is not None:
+                return int(_watched(scrape(self.url)) - self._marked)
+        return None
+
     def news(self) -> list[str]:
         """What is new: samples, then alarms."""
         return [*self.samples(), *self.alarms()]
@@ -68,9 +75,8 @@ class Quality:
 
     def _alarm(self, entry: Mapping[str, Any]) -> str:
         line = alarm(entry)
-        if self._marked is not None and entry["event"] == "drift.alarm":
-            with contextlib.suppress(OSError):
-                line += f", {_watched(scrape(self.url)) - self._marked:.0f} samples after the fault"
+        if entry["event"] == "drift.alarm" and self.since() is not None:
+            line += f", {self.since()} samples after the fault"
         return line
 
     def samples(self) -> list[str]:

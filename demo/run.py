@@ -1,231 +1,98 @@
-"""The whole loop on one machine: replicas with evaluators, node daemon, traffic, a live summary. It stops it all."""
+"""The whole loop on one machine: replicas with evaluators, node daemon, Prometheus, Alertmanager, traffic, and a live
+summary or a script of faults. It stops it all."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
-import threading
 import time
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import metadata
-from importlib.resources import files
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
 
-import yaml
-
-from palegreen.demo import control, engine, gpu
+from palegreen.demo import control, watching
+from palegreen.demo.ending import Ending, ending
 from palegreen.demo.faults import FAULTS
+from palegreen.demo.injecting import Faults
 from palegreen.demo.live import Live, scrape
+from palegreen.demo.pager import Incidents, Pager
 from palegreen.demo.peers import EVERY, Peers
-from palegreen.demo.process import end
-from palegreen.demo.quality import Quality
 from palegreen.demo.replica import Replica
-from palegreen.demo.screen import Screen
-
-REPLICAS = 3
-"""So many that the one that differs from the others can be named."""
-BASELINE = "baseline"
-"""The baseline that is part of the package: of these questions, as the packaged model answers them."""
-_PALEGREEN = (sys.executable, "-m", "palegreen.cli.main")
-_READY_WITHIN = 60.0  # seconds for a daemon to show its first readings
-_QUALITY_PORT = 9451  # of the first evaluator's metrics, if it is free
+from palegreen.demo.screen import Screen, say
+from palegreen.demo.script import play
+from palegreen.demo.stage import REPLICAS, Stage, build
+from palegreen.demo.started import DemoError, Started
 
 
-class DemoError(Exception):
-    """The demo cannot run; the message says why and what to do."""
+def run(
+    engine_url: str | None,
+    port: int,
+    seconds: float | None,
+    requests_per_second: float,
+    *,
+    alerts: bool = True,
+    script: Sequence[str] = (),
+) -> bool:
+    """Run until interrupted, for `seconds`, or until the script of faults is over; whether that went well.
 
-
-def run(engine_url: str | None, port: int, seconds: float | None, requests_per_second: float) -> None:
-    """Run until interrupted, or for `seconds`. Raises DemoError."""
-    if missing := _missing():
-        raise DemoError(f"the evaluator needs {', '.join(missing)}; run: pip install 'palegreen[evaluators]'")
+    Raises DemoError.
+    """
+    well = True
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="palegreen-demo-")))
-        stack.enter_context(_terminated_as_interrupted())
+        asked = stack.enter_context(ending())
+        temporary = tempfile.TemporaryDirectory(prefix="palegreen-demo-", ignore_cleanup_errors=True)
+        started = stack.enter_context(Started(Path(stack.enter_context(temporary)), asked))
         try:
-            engines = [None] if engine_url else _start_engines(stack, folder)
-            urls = [server.url if server is not None else str(engine_url) for server in engines]
-            live = _start_node(stack, folder, urls, port)
-            compared = [] if engine_url else _compared(folder, urls[0])
-            replicas = []
-            for number, (server, url) in enumerate(zip(engines, urls, strict=True), 1):
-                proxy, quality = _start_evaluator(stack, folder, number, url, compared)
-                replicas.append(Replica(number, server, proxy, quality, requests_per_second / len(urls)))
-            faults = Faults(replicas, folder)
+            stage = build(started, engine_url, port, requests_per_second)
+            incidents = Incidents(stage.numbers)
+            if alerts:
+                _watch(stack, started, stage, incidents, needed=bool(script))
+            faults = Faults(stage.replicas, started.folder)
             if stack.enter_context(control.listening(faults.answer)):
-                _say(f"faults   palegreen demo fault {'|'.join(FAULTS)}")
-            for replica in replicas:
+                say(f"faults   palegreen demo fault {'|'.join(FAULTS)}")
+            for replica in stage.replicas:
+                stack.callback(replica.stop)
                 stack.enter_context(replica.traffic)
-            _follow(live, replicas, faults, seconds)
+            if script:
+                well = play(script, stage, faults, incidents, asked)
+            else:
+                _follow(stage.live, stage.replicas, faults, incidents, seconds, asked)
         except KeyboardInterrupt:
-            pass
-        _say("")
-        _say("stopping what was started")
+            well = not script
+        say("")
+        say("stopping what was started")
+    return well
 
 
-class Faults:
-    """Brings about what `palegreen demo fault` asks for: `NAME` or `NAME NUMBER`, the number that of a replica."""
-
-    def __init__(self, replicas: Sequence[Replica], folder: Path) -> None:
-        self._replicas, self._folder = replicas, folder
-        self._lock = threading.Lock()
-        self.said: list[str] = []
-
-    def answer(self, line: str) -> tuple[bool, str]:
-        """Do it; whether it was done, and what was, or why not."""
-        name, _, which = line.partition(" ")
-        fault = FAULTS.get(name)
-        if fault is None:
-            return False, f"no fault {name!r}; allowed: {', '.join(FAULTS)}"
-        if which and not (which.isdecimal() and 1 <= int(which) <= len(self._replicas)):
-            return False, f"no replica {which!r}; allowed: 1 to {len(self._replicas)}"
-        hit = (
-            self._replicas if name == "none" and not which else [self._replicas[int(which or len(self._replicas)) - 1]]
-        )
-        with self._lock:
-            for replica in hit:
-                try:
-                    refusal = replica.suffer(fault, self._folder)
-                except engine.EngineError as failure:
-                    return False, f"the engine of replica {replica.number} did not start: {failure}"
-                if refusal:
-                    return False, refusal
-        told = f"replica {', '.join(str(replica.number) for replica in hit)}: {fault.about}"
-        self.said.append(f"fault    {told}")
-        return True, told
+def _watch(stack: contextlib.ExitStack, started: Started, stage: Stage, incidents: Incidents, needed: bool) -> None:
+    """Prometheus, Alertmanager and a pager; without them the demo goes on, but a script cannot."""
+    if reason := watching.missing(lambda text: say(f"alerts   {text}")):
+        if needed:
+            raise DemoError(f"a script needs Prometheus and Alertmanager; {reason}")
+        say(f"alerts   none, without Prometheus and Alertmanager ({reason})")
+        return
+    pager = stack.enter_context(Pager(incidents))
+    urls = watching.watch(started, stage.targets, pager.url)
+    say(f"rules    {urls.prometheus}/alerts")
+    say(f"alerts   {urls.alertmanager}")
 
 
-def _missing() -> list[str]:
-    """Packages of the extra `evaluators` that are not installed."""
-    required = [line for line in metadata.requires("palegreen") or () if 'extra == "evaluators"' in line]
-    names = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in required]
-    return [name for name in names if not any(metadata.distributions(name=name))]
-
-
-def _start_engines(stack: contextlib.ExitStack, folder: Path) -> list[engine.LlamaServer | None]:
-    reason = engine.available()
-    if reason is not None:
-        raise DemoError(f"no engine: {reason}\nor use one of your own: make run ENGINE=http://HOST:PORT")
-    _say(f"engine   starting llama.cpp on CPU with a small model, {REPLICAS} replicas of it")
-    servers: list[engine.LlamaServer | None] = []
-    for number in range(1, REPLICAS + 1):
-        server = engine.LlamaServer(log=folder / f"engine-{number}.log")
-        stack.callback(server.stop)
-        try:
-            server.start(threads=1)
-        except engine.EngineError as failure:
-            raise DemoError(f"the engine did not start: {failure}") from None
-        _say(f"engine   {server.url}")
-        servers.append(server)
-    return servers
-
-
-def _start_node(stack: contextlib.ExitStack, folder: Path, urls: Sequence[str], port: int) -> Live:
-    driver = gpu.find(folder / "driver")
-    _say(f"gpu      {driver.about}")
-    address = f"127.0.0.1:{_free(port)}"
-    metrics = f"http://{address}/metrics"
-    arguments = ["--listen-address", address, "--engine-interval", "1s", "--engine-timeout", "10s"]
-    for url in urls:
-        arguments += ["--engine", url]
-    _start(
-        stack,
-        folder / "node.log",
-        ["node", *arguments, *driver.arguments],
-        lambda: "palegreen_source_up" in scrape(metrics),
-        driver.environment,
-    )
-    _say(f"metrics  {metrics}")
-    _say(f"status   http://{address}/")
-    return Live(metrics)
-
-
-def _compared(folder: Path, url: str) -> list[str]:
-    """What evaluators of the packaged model are told: its baseline, and canaries recorded from a replica that is well,
-    for all of them: they are the same program with the same weights."""
-    given = ["--baseline", str(files("palegreen.demo") / BASELINE)]
-    _say("canaries recording what the model answers to four fixed questions")
-    reference, config = folder / "canaries.json", folder / "evaluate.yaml"
-    prompts = str(files("palegreen.demo") / "canaries.yaml")
-    command = ["canary", "record", "--url", url, "--prompts", prompts, "--out", str(reference)]
-    command += ["--repeat", "2", "--sampled", "2"]
-    done = subprocess.run([*_PALEGREEN, *command], capture_output=True, text=True, check=False)
-    if done.returncode:
-        _say(f"canaries none: {done.stderr.strip()}")
-        return given
-    config.write_text(yaml.safe_dump({"canary": {"reference": str(reference), "requests_per_minute": 4}}))
-    return [*given, "--config", str(config)]
-
-
-def _start_evaluator(
-    stack: contextlib.ExitStack, folder: Path, number: int, url: str, compared: Sequence[str]
-) -> tuple[str, Quality]:
-    """The URL of the proxy that is now in front of the engine, and what reads its findings."""
-    proxy, address = f"127.0.0.1:{_free(0)}", f"127.0.0.1:{_free(_QUALITY_PORT + number - 1)}"
-    store, log = folder / f"samples-{number}.db", folder / f"evaluate-{number}.log"
-    arguments = ["--upstream", url, "--proxy-address", proxy, "--listen-address", address]
-    arguments += ["--endpoint", "chat", "--store", str(store), "--log-format", "json", *compared]
-    _start(stack, log, ["evaluate", *arguments], lambda: _answers(f"http://{address}/readyz"))
-    _say(f"proxy    http://{proxy}")
-    _say(f"quality  http://{address}/metrics")
-    _say(f"status   http://{address}/")
-    _say(f"samples  palegreen samples list --store {store}")
-    return f"http://{proxy}", Quality(f"http://{address}/metrics", store, log)
-
-
-def _start(
-    stack: contextlib.ExitStack,
-    log: Path,
-    command: list[str],
-    ready: Callable[[], bool],
-    environment: Mapping[str, str] = MappingProxyType({}),
+def _follow(
+    live: Live, replicas: Sequence[Replica], faults: Faults, incidents: Incidents, seconds: float | None, asked: Ending
 ) -> None:
-    """Start a daemon of Palegreen and wait until it is ready. `ready` may raise OSError, which means not yet."""
-    daemon = subprocess.Popen(
-        [*_PALEGREEN, *command],
-        env={**os.environ, **environment},
-        stderr=stack.enter_context(log.open("w")),
-        start_new_session=True,
-    )
-    stack.callback(end, daemon)
-    deadline = time.monotonic() + _READY_WITHIN
-    while time.monotonic() < deadline:
-        if daemon.poll() is not None:
-            raise DemoError(f"palegreen {command[0]} ended: {log.read_text().strip()}")
-        with contextlib.suppress(OSError):
-            if ready():
-                return
-        time.sleep(0.1)
-    raise DemoError(f"palegreen {command[0]} is not ready after {_READY_WITHIN:g} s: {log.read_text().strip()}")
-
-
-def _answers(url: str) -> bool:
-    with urllib.request.urlopen(url, timeout=5) as response:
-        return bool(response.status == 200)
-
-
-def _follow(live: Live, replicas: Sequence[Replica], faults: Faults, seconds: float | None) -> None:
     """Show what the metrics say, the answers with what the checks found, and alarms, until `seconds` are over."""
-    _say("sending a little traffic through the proxies; Ctrl-C stops everything")
+    say("sending a little traffic through the proxies; Ctrl-C stops everything")
     screen = Screen()
     ends = None if seconds is None else time.monotonic() + seconds
     peers, looked = Peers(), time.monotonic()
     over = False
     while not over:
         time.sleep(1)
+        asked.check()
         over = ends is not None and time.monotonic() >= ends
         if over or screen.due():
             totals = [replica.traffic.totals() for replica in replicas]
             answers, failed = sum(each.ok for each in totals), sum(each.failed for each in totals)
-            stay, faults.said = faults.said, []
+            stay, faults.said = [*faults.said, *incidents.news()], []
             if len(replicas) >= REPLICAS and time.monotonic() - looked >= EVERY:
                 looked = time.monotonic()
                 with contextlib.suppress(OSError):  # one of them does not answer: next time
@@ -236,32 +103,3 @@ def _follow(live: Live, replicas: Sequence[Replica], faults: Faults, seconds: fl
                 stay += [f"{named}{line}" for line in replica.quality.news()]
                 summary.append(f"quality  {named and f'replica {named}'}{replica.quality.line()}")
             screen.show(stay, summary)
-
-
-def _free(port: int) -> int:
-    """The port if it is free, else any free one."""
-    for candidate in (port, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", candidate))
-                return int(probe.getsockname()[1])
-    raise DemoError("no free port on 127.0.0.1")
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM ends the demo as Ctrl-C does, so that nothing is left behind."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)

@@ -31,3 +31,8 @@ class Screen:
             self._back = f"\x1b[{len(summary)}F\x1b[J"  # up to its first line, and clear from there
         self._shown = time.monotonic()
         print(back + "\n".join([*stay, *summary]), flush=True)
+
+
+def say(text: str) -> None:
+    """Print a line that stays, at once."""
+    print(text, flush=True)

@@ -109,7 +109,7 @@ def _scored(line: str) -> int:
 
 @needs_engine
 def test_traffic_goes_through_the_proxy_and_what_is_shown_of_it_is_what_the_evaluator_says() -> None:
-    command = [PROGRAM, "demo", "--requests-per-second", "5"]
+    command = [PROGRAM, "demo", "--requests-per-second", "5", "--no-alerts"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as demo:
         try:
             lines = _said(demo, SCORED)
@@ -128,7 +128,9 @@ def test_traffic_goes_through_the_proxy_and_what_is_shown_of_it_is_what_the_eval
 
 @needs_engine
 def test_a_run_of_a_few_seconds_says_how_good_the_answers_were() -> None:
-    done = subprocess.run([PROGRAM, "demo", "--seconds", "1"], capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(
+        [PROGRAM, "demo", "--seconds", "1", "--no-alerts"], capture_output=True, text=True, timeout=100, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert re.search(r"^quality  replica 1 \d+ scored, \d+ passed, \d+ failed", done.stdout, re.MULTILINE), done.stdout
 

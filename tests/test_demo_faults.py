@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 from support.daemon import PROGRAM, environment
+from support.waiting import until
 
 from palegreen.demo import control, engine
 from palegreen.demo.faults import FAULTS
+from palegreen.demo.gpu import Driver
+from palegreen.demo.injecting import Faults
 from palegreen.demo.quality import Quality
 from palegreen.demo.questions import KINDS, questions, system_prompt
 from palegreen.demo.replica import Asked, Replica
-from palegreen.demo.run import Faults
 
 needs_engine = pytest.mark.skipif(engine.available() is not None, reason=str(engine.available()))
 
@@ -67,10 +69,11 @@ def test_an_engine_of_other_weights_is_at_the_same_address_says_the_same_of_itse
 def test_faults_are_refused_in_words_and_a_lost_system_prompt_needs_no_engine(tmp_path: Path) -> None:
     replica = Replica(1, None, "http://127.0.0.1:9", Quality("http://127.0.0.1:9", tmp_path / "none"), 1.0)
     faults = Faults([replica], tmp_path)
-    refused = "no fault 'rust'; allowed: other-weights, wrong-template, lost-system-prompt, none"
-    assert faults.answer("rust") == (False, refused)
+    assert faults.answer("rust") == (False, f"no fault 'rust'; allowed: {', '.join(FAULTS)}")
     assert faults.answer("lost-system-prompt 2") == (False, "no replica '2'; allowed: 1 to 1")
-    assert faults.answer("other-weights")[1].startswith("the engine is your own and is not started again")
+    for name in ("other-weights", "engine-killed", "engine-hung"):
+        assert faults.answer(name)[1].startswith("the engine is your own and is not started again")
+    assert faults.answer("gpu-lost") == (False, "there is no simulated GPU that could be lost")
     assert faults.answer("lost-system-prompt") == (True, "replica 1: the system prompt is not sent any more")
     assert faults.said == ["fault    replica 1: the system prompt is not sent any more"]
     assert faults.answer("none") == (True, "replica 1: as it should be")
@@ -101,7 +104,7 @@ def test_a_fault_is_brought_about_in_the_demo_that_runs_and_it_says_so(tmp_path:
         1,
         "palegreen: no demo is running; start one: make run, or palegreen demo\n",
     )
-    command = [PROGRAM, "demo", "--requests-per-second", "3"]
+    command = [PROGRAM, "demo", "--requests-per-second", "3", "--no-alerts"]
     said = tmp_path / "stderr"
     with (
         said.open("w") as stderr,
@@ -118,3 +121,26 @@ def test_a_fault_is_brought_about_in_the_demo_that_runs_and_it_says_so(tmp_path:
             assert any(line.startswith("fault    replica 2") for line in demo.stdout), said.read_text()
         finally:
             demo.send_signal(signal.SIGTERM)
+
+
+@needs_engine
+def test_an_engine_that_was_killed_or_stopped_is_back_when_the_fault_is_over(tmp_path: Path) -> None:
+    with engine.LlamaServer().start(threads=1) as server:
+        replica = Replica(1, server, server.url, Quality(server.url, tmp_path / "none"), 1.0)
+        assert replica.suffer(FAULTS["engine-hung"], tmp_path) == ""
+        until(lambda: Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+        assert replica.suffer(FAULTS["engine-killed"], tmp_path) == "", "one fault instead of another"
+        until(lambda: server.pid is None)
+        assert replica.suffer(FAULTS["none"], tmp_path) == ""
+        assert answer(server.url, "What is the capital of France?")
+
+
+def test_a_simulated_gpu_is_lost_calm_and_as_it_was(tmp_path: Path) -> None:
+    scenario = tmp_path / "scenario"
+    driver = Driver(scenario=scenario)
+    for change in ("lost", "calm", ""):
+        driver.change(change)
+        text = scenario.read_text()
+        assert ("rule 0 * 15" in text) == (change == "lost"), change
+        assert ("gpu_utilization 45.0\n" in text) == (change == "calm"), change
+    Driver().change("lost")  # the real one is left alone
