@@ -255,7 +255,7 @@ def test_the_command_writes_them_and_notices_one_byte(tmp_path: Path) -> None:
     drift = command("--out", str(out), "--check")
     assert drift.returncode == 1
     assert sorted(drift.stderr.splitlines()) == [
-        f"palegreen: {out}/palegreen-cost.json: left over, no dashboard of this name is built",
+        f"palegreen: {out}/palegreen-cost.json: left over, nothing of this name is built",
         f"palegreen: {out}/palegreen-gpu.json: differs from what is built",
         f"palegreen: {out}/palegreen-model.json: missing",
     ]
