@@ -58,7 +58,9 @@ class Cause:
     def alert(self) -> str:
         """Name of its alert: kv_thrash is PalegreenKvThrash, latency_objective PalegreenLatencyBudgetBurn."""
         name = "".join(word.capitalize() for word in self.name.split("_"))
-        return "Palegreen" + name.replace("Objective", "BudgetBurn")
+        if self.severity == "objective":
+            name = name.removesuffix("Objective") + "BudgetBurn"
+        return f"Palegreen{name}"
 
 
 @cache
