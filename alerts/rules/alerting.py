@@ -153,7 +153,8 @@ def _changes(cause: Cause, config: AlertsConfig) -> str:
 
 
 def _dashboard(cause: Cause, config: AlertsConfig) -> str:
-    board = "palegreen-gpu" if cause.scope in ("gpu", "container") else _BOARDS[cause.verdict]
+    of_node = cause.scope in ("gpu", "container") or (cause.scope, cause.verdict) == ("node", "slow")
+    board = "palegreen-gpu" if of_node else _BOARDS[cause.verdict]
     variables = "".join(
         f"{{{{ with $labels.{name} }}}}&var-{name}={{{{ . | urlquery }}}}{{{{ end }}}}" for name in _VARIABLES
     )
