@@ -46,7 +46,7 @@ def test_thresholds_change_one_group_and_disabled_alerts_go() -> None:
     assert [group["name"] for group in mine] == [group["name"] for group in theirs]
     pairs = zip(mine, theirs, strict=True)
     changed = {group["name"] for group, other in pairs if _without_links(group) != _without_links(other)}
-    assert changed == {"palegreen-thresholds", "palegreen-alerts"}
+    assert changed == {"palegreen-thresholds", "palegreen-judgement"}
     values = {rule["labels"]["name"]: number(rule["expr"]) for rule in mine[0]["rules"]}
     before = {rule["labels"]["name"]: number(rule["expr"]) for rule in theirs[0]["rules"]}
     assert {name: value for name, value in values.items() if value != before[name]} == {

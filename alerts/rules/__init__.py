@@ -1,4 +1,4 @@
-"""Prometheus rules, generated: thresholds, signals, objectives, peers, causes, verdicts, alerts, in this order."""
+"""Prometheus rules, generated: thresholds, peers, and in one group signals, objectives, causes, verdicts, alerts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from palegreen.alerts.rules.found import cause_rules, objective_rules, verdict_r
 from palegreen.alerts.rules.slo import INTERVAL, budget_rules, event_rules, model_rules
 from palegreen.alerts.rules.text import filled, scaled, seconds
 from palegreen.catalogue import peers
-from palegreen.catalogue.causes import VERDICTS, Cause, causes
+from palegreen.catalogue.causes import Cause, causes
 from palegreen.catalogue.thresholds import thresholds
 
 _DEFAULT = AlertsConfig()
@@ -43,18 +43,24 @@ def rules(config: AlertsConfig = _DEFAULT) -> dict[str, Any]:
     scale, known = config.time_scale, tuple(causes().values())
     _refuse_unknown("thresholds", config.thresholds, list(thresholds()))
     _refuse_unknown("disabled", config.disabled, [cause.alert for cause in known])
+    signals = _signals(scale)
+    # One group, whose rules are evaluated one after the other: what is scraped is an alert in the same minute. In groups
+    # of their own each step would see what the one before it said a minute ago.
+    judged = [
+        *signals[:3],
+        *model_rules(config),
+        *signals[3:],
+        *event_rules(config),
+        *cause_rules(known, scale),
+        *verdict_rules(),
+        *objective_rules(known, scale),
+        *alert_rules(known, config),
+    ]
     groups = [
-        _group("thresholds", "1m", scale, _thresholds(config)),
-        _group("signals", "1m", scale, [*_signals(scale)[:3], *model_rules(config), *_signals(scale)[3:]]),
-        _group("objectives", INTERVAL, scale, event_rules(config)),
+        _group("thresholds", INTERVAL, scale, _thresholds(config)),
         _group("budgets", "4m", scale, budget_rules(config)),
         *_peers(scale),
-        *(
-            _group(f"causes-{verdict}", "1m", scale, cause_rules((c for c in known if c.verdict == verdict), scale))
-            for verdict in VERDICTS
-        ),
-        _group("verdicts", "1m", scale, [*verdict_rules(), *objective_rules(known, scale)]),
-        _group("alerts", "1m", scale, alert_rules(known, config)),
+        _group("judgement", INTERVAL, scale, judged),
     ]
     return {"groups": groups}
 
