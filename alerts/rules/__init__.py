@@ -44,7 +44,7 @@ def rules(config: AlertsConfig = _DEFAULT) -> dict[str, Any]:
     _refuse_unknown("thresholds", config.thresholds, list(thresholds()))
     _refuse_unknown("disabled", config.disabled, [cause.alert for cause in known])
     signals = _signals(scale)
-    # One group, whose rules are evaluated one after the other: what is scraped is an alert in the same minute. In groups
+    # One group, whose rules are evaluated one after the other: what is scraped is an alert in that minute. In groups
     # of their own each step would see what the one before it said a minute ago.
     judged = [
         *signals[:3],
