@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from palegreen.demo.ending import Ending
 from palegreen.demo.faults import FAULTS, Fault
 from palegreen.demo.injecting import Faults
-from palegreen.demo.outcome import Outcome, judged, table
+from palegreen.demo.outcome import Outcome, judged, replicas_of, table
 from palegreen.demo.pager import Incident, Incidents
 from palegreen.demo.replica import Replica
 from palegreen.demo.screen import say
@@ -22,24 +22,34 @@ PATIENCE = 180.0
 """Seconds until a fault must have been told."""
 _HOLD = 15.0  # seconds that a fault goes on after it was told, so that whatever else is told of it comes
 _OVER = 300.0  # seconds until it must be over once the fault is
+_LASTING = 3  # faults back that an incident may come of
 _PROGRESS = 20.0  # seconds between lines that say how far it is
 
 
 @dataclass(slots=True)
-class _Played:
-    """A fault that was `asked` for and there from `began` to `ended`, on the pager's clock."""
+class Played:
+    """A fault of a replica that was `asked` for and there from `began` to `ended`, on the pager's clock."""
 
     name: str
     fault: Fault
-    replica: Replica
+    number: int
     asked: float
     began: float
     ended: float = 0.0
     samples: int | None = None
 
-    def fits(self, incident: Incident) -> bool:
-        """Whether its owner is to be told of it under that verdict."""
-        return _way(self.fault) == (incident.owner, incident.verdict)
+    def fits(self, incident: Incident, named: Set[int]) -> bool:
+        """Whether its owner is to be told of it under that verdict, and of this replica if any is named."""
+        return _way(self.fault) == (incident.owner, incident.verdict) and (not named or self.number in named)
+
+
+def blamed(incident: Incident, played: Sequence[Played], numbers: Mapping[str, int]) -> Played | None:
+    """Which fault an incident came of: the last that fits, as the one before may not be over yet; else the last of a
+    replica that is named; else the last. None before the first."""
+    named = replicas_of(incident, numbers)
+    before = [each for each in played if each.asked <= incident.opened][-_LASTING:][::-1]
+    fitting = [each for each in before if each.fits(incident, named)]
+    return next(iter([*fitting, *(each for each in before if each.number in named), *before]), None)
 
 
 def order(names: Sequence[str], replicas: int) -> list[tuple[str, int]]:
@@ -70,7 +80,7 @@ def play(names: Sequence[str], stage: Stage, faults: Faults, incidents: Incident
         clean = there
     # Tickets may come late of what was: a baseline from before the last deployment, a replica that was restarted.
     quiet += [incident for incident in incidents.told()[before:] if incident.severity == "critical"]
-    outcomes = script.outcomes(incidents.told()[:before], quiet)
+    outcomes = script.outcomes(incidents.told(), quiet)
     say("")
     for line in table(outcomes, clean, quiet):
         say(line)
@@ -79,7 +89,7 @@ def play(names: Sequence[str], stage: Stage, faults: Faults, incidents: Incident
 
 class _Script:
     def __init__(self, stage: Stage, faults: Faults, incidents: Incidents, asked: Ending) -> None:
-        self.played: list[_Played] = []
+        self.played: list[Played] = []
         self._stage, self._faults, self._incidents, self._asked = stage, faults, incidents, asked
 
     def suffer(self, title: str, name: str, replica: Replica) -> None:
@@ -94,7 +104,7 @@ class _Script:
         asked = self._incidents.clock()
         done, said = self._faults.answer(f"{name} {replica.number}")
         say(f"script   {title}: {said}")
-        played = _Played(name, fault, replica, asked, self._incidents.clock())
+        played = Played(name, fault, replica.number, asked, self._incidents.clock())
         self.played.append(played)
         if done and self.wait(f"{title}: until {_told(fault)} is told", PATIENCE, lambda: self._of(played)):
             played.samples = replica.quality.since()
@@ -138,12 +148,16 @@ class _Script:
 
     def outcomes(self, incidents: Sequence[Incident], quiet: Sequence[Incident]) -> list[Outcome]:
         """Each fault with what came of it."""
-        mine = [(self._blamed(incident), incident) for incident in incidents if incident not in quiet]
+        mine = [
+            (blamed(incident, self.played, self._stage.numbers), incident)
+            for incident in incidents
+            if incident not in quiet
+        ]
         return [
             judged(
                 played.name,
                 played.fault,
-                played.replica.number,
+                played.number,
                 played.began,
                 [incident for whose, incident in mine if whose is played],
                 played.samples,
@@ -152,14 +166,7 @@ class _Script:
             for played in self.played
         ]
 
-    def _blamed(self, incident: Incident) -> _Played | None:
-        """The last fault before it that fits, as the one before may not be over yet; else the last."""
-        before = [played for played in self.played if played.asked <= incident.opened]
-        return next(
-            (played for played in reversed(before[-3:]) if played.fits(incident)), before[-1] if before else None
-        )
-
-    def _of(self, played: _Played) -> list[Incident]:
+    def _of(self, played: Played) -> list[Incident]:
         expected = played.fault.expected
         return [
             incident
@@ -167,7 +174,7 @@ class _Script:
             if incident.opened >= played.asked
             and expected
             and incident.severity == expected.severity
-            and played.fits(incident)
+            and played.fits(incident, replicas_of(incident, self._stage.numbers))
         ]
 
     def _in_the_way(self, fault: Fault) -> bool:

@@ -14,7 +14,7 @@ from palegreen.catalogue.causes import causes
 from palegreen.demo.faults import FAULTS
 from palegreen.demo.outcome import Outcome, judged, table
 from palegreen.demo.pager import Incident, Incidents, Pager
-from palegreen.demo.script import order
+from palegreen.demo.script import Played, blamed, order
 
 NUMBERS = {"vm:1": 1, "vm:2": 2, "vm:3": 3, "127.0.0.1:9452": 2}
 RUNBOOK = "https://example.test/runbooks/X.md"
@@ -171,6 +171,22 @@ def test_faults_of_a_verdict_come_on_replicas_of_their_own_and_never_two_on_one_
     assert sorted(by_verdict["weird"]) == sorted(by_verdict["slow"]) == [0, 1, 2]
     assert all(one != next_one for (_, one), (_, next_one) in itertools.pairwise(played[1:])), "the GPU is the node's"
     assert order(["queue", "gpu-lost"], 1) == [("queue", 0), ("gpu-lost", 0)]
+
+
+def test_an_incident_is_blamed_on_the_last_fault_that_fits_else_on_its_replicas() -> None:
+    names = ("lost-system-prompt", "evaluator-killed", "queue")
+    played = [Played(name, FAULTS[name], at, at * 10.0, at * 10.0) for at, name in enumerate(names, 1)]
+
+    def blame(each: dict[str, Any], at: float = 100.0) -> str:
+        (incident,) = told(message(each), at=at)
+        found = blamed(incident, played, NUMBERS)
+        return found.name if found else "none"
+
+    assert blame(alert("failing_check", "vm:1")) == "lost-system-prompt", "it was not over yet"
+    assert blame(alert("daemon_down", "", instance="127.0.0.1:9452")) == "evaluator-killed"
+    assert blame(alert("evaluator_process", "vm:1")) == "lost-system-prompt", "its scorer was started again"
+    assert blame(alert("idle_gpu", "", node="vm")) == "queue"
+    assert blame(alert("failing_check", "vm:1"), at=5.0) == "none"
 
 
 def test_each_fault_expects_causes_that_there_are_with_their_owner_and_severity() -> None:
