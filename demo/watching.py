@@ -15,6 +15,7 @@ from palegreen.demo import tools
 from palegreen.demo.started import Started, answers, free
 
 _PROMETHEUS_PORT, _ALERTMANAGER_PORT = 9090, 9093  # if they are free
+_RESEND = "15s"  # what fired before Alertmanager was found is told again within this, and not within a minute
 _TOLD = ("critical", "warning")
 
 
@@ -68,7 +69,8 @@ def watch(started: Started, targets: Sequence[str], pager: str) -> Watching:
     started.program(
         "prometheus",
         [str(tools.find("prometheus").path), f"--config.file={folder / 'prometheus.yaml'}",
-         f"--storage.tsdb.path={folder / 'prometheus'}", f"--web.listen-address={prometheus}", "--log.level=warn"],
+         f"--storage.tsdb.path={folder / 'prometheus'}", f"--web.listen-address={prometheus}",
+         f"--rules.alert.resend-delay={_RESEND}", "--log.level=warn"],
         lambda: answers(f"http://{prometheus}/-/ready"),
     )  # fmt: skip
     return Watching(f"http://{prometheus}", f"http://{alertmanager}")

@@ -90,7 +90,7 @@ def test_without_prometheus_the_demo_says_so_in_a_line_and_a_script_says_that_it
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--script", "rust"], "'rust'; allowed: all, or some of other-weights, engine-killed"),
+        (["--script", "rust"], "'rust'; allowed: all, or some of gpu-lost, other-weights"),
         (["--script", "queue", "--no-alerts"], "a script needs Prometheus and"),
     ],
 )
