@@ -183,12 +183,19 @@ def report(url: str, replicas: int, minutes: float) -> None:
     """The table."""
     print(f"{datetime.date.today()}; {machine()}; {replicas:,} replicas, {minutes:g} minutes after the start")
     print("\n| group | rules | interval, s | evaluation, s | share of the interval |\n|---|---:|---:|---:|---:|")
+    rules: list[dict[str, Any]] = []
     for group in ask(url, "/api/v1/rules")["groups"]:
+        rules += group["rules"]
         took, every = group["evaluationTime"], group["interval"]
         broken = [rule["lastError"] for rule in group["rules"] if rule["health"] == "err"]
         print(f"| {group['name']} | {len(group['rules'])} | {every:g} | {took:.2f} | {took / every:.1%} |")
         for error in broken:
             print(f"\n{error}\n")
+    slowest = sorted(
+        ((rule["evaluationTime"], rule["name"], rule.get("labels", {}).get("cause", "")) for rule in rules),
+        reverse=True,
+    )
+    print("\nSlowest rules: " + "; ".join(f"{name} {cause} {took:.2f} s" for took, name, cause in slowest[:8]) + ".")
     scraped = ask(url, "/api/v1/query", query="scrape_samples_scraped")["result"][0]["value"][1]
     recorded = ask(url, "/api/v1/query", query='count({__name__=~"palegreen:.*|ALERTS.*"})')["result"][0]["value"][1]
     print(

@@ -39,7 +39,7 @@ def test_a_fault_of_a_real_model_pages_within_some_dozens_of_answers(name: str) 
 
 
 def test_six_hundred_more_answers_of_the_model_that_is_well_page_nobody() -> None:
-    """One page in 5,000 was declared, so by chance this would fail for one such file in nine."""
+    """One page in 50,000 was declared, so by chance this would fail for one such file in eighty."""
     found = replayed("clean")
     assert found.total == 600
     assert not [each for each in found.alarms if each.alarm.pages]

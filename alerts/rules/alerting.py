@@ -30,6 +30,7 @@ _FORMS = {
     "number": '{{ . | first | value | printf "%.4g" }}',
     "duration": "{{ . | first | value | humanizeDuration }}",
 }
+_CHANGES = ("model_changed", "prompt_changed")  # a marker that moves counts as a deployment: it is their news itself
 _WHERE = {
     "replica": (
         "{{ with $labels.model }}{{ . }}{{ with $labels.endpoint }} ({{ . }}){{ end }} on {{ end }}"
@@ -137,7 +138,7 @@ def _query(promql: str, labels: Iterable[str]) -> str:
 def _changes(cause: Cause, config: AlertsConfig) -> str:
     """What was rolled out or promoted shortly before, on this replica or, of a model, on any."""
     scope = SCOPES[cause.scope]
-    if scope == "node":
+    if scope == "node" or cause.name in _CHANGES:
         return ""
     labels = ("instance_id",) if scope == "replica" else ("model", "namespace")
     where = ",".join(f"{name}=%q" for name in labels)
