@@ -158,9 +158,26 @@ def answers(url: str) -> bool:
         return bool(response.status == 200)
 
 
+_CLAIMS: list[socket.socket] = []
+
+
+def _claimed(port: int) -> bool:
+    """Whether no other demo that starts now has its eye on the port: between looking and listening seconds go by."""
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0palegreen-demo-{port}")  # of Linux, and gone with the process
+    except OSError:
+        claim.close()
+        return False
+    _CLAIMS.append(claim)
+    return True
+
+
 def free(port: int) -> int:
     """The port of 127.0.0.1 if it is free, else any free one. Raises DemoError."""
     for candidate in (port, 0):
+        if candidate and not _claimed(candidate):
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):

@@ -91,7 +91,8 @@ def test_one_replica_that_is_chosen_is_the_only_one_shown(fleet: Fleet) -> None:
     for asked in queries():
         if "$instance_id" in asked.expr and "engine_requests_running" in asked.expr:
             chosen = {"instance_id": "samples/vllm", "__rate_interval": WINDOW}
-            found = shown(fleet.query(filled(asked.expr, BOARDS[asked.board], chosen)))
+            query = filled(asked.expr, BOARDS[asked.board], chosen)
+            found = until(lambda query=query: shown(fleet.query(query)), 60)
             assert [each["metric"]["instance_id"] for each in found] == ["samples/vllm"]
 
 
