@@ -99,18 +99,16 @@ def verdict_rules() -> list[Rule]:
         {
             "record": "palegreen:verdict",
             "labels": {"verdict": verdict},
-            "expr": (
+            "expr": filled(
                 "group by ($R) (palegreen:replica and on (instance_id) "
                 f'palegreen:cause_active{{verdict="{verdict}",instance_id!=""}})\n'
-                "or 0 * palegreen:replica"
+                "or 0 * palegreen:replica",
+                1,
             ),
         }
         for verdict in VERDICTS
     ]
-    return [
-        {"record": "palegreen:cause_active", "expr": active},
-        *({**rule, "expr": filled(str(rule["expr"]), 1)} for rule in verdicts),
-    ]
+    return [{"record": "palegreen:cause_active", "expr": active}, *verdicts]
 
 
 def _labels(cause: Cause) -> dict[str, str]:
