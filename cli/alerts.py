@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
 from palegreen.cli.generated import CHECK, OUT, put
+from palegreen.cli.telling import refuse
 from palegreen.runtime.yamlfile import ConfigError, load
 
 
@@ -31,12 +31,7 @@ def build(out: Path, config: Path | None, check: bool) -> None:
     try:
         files = built(AlertsConfig() if config is None else load(config, AlertsConfig))
     except ConfigError as refused:
-        _refuse(str(refused))
+        refuse(refused, 2)
     except UnknownNameError as refused:
-        _refuse(f"{config}: {refused}")
+        refuse(f"{config}: {refused}", 2)
     put(files, out, check)
-
-
-def _refuse(line: str) -> None:
-    click.echo(f"palegreen: {line}", err=True)
-    sys.exit(2)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
-from palegreen.cli.telling import bar
+from palegreen.cli.telling import bar, refuse
 from palegreen.runtime.log import configure
 from palegreen.runtime.yamlfile import ConfigError
 
@@ -66,9 +64,9 @@ def record(
         plan = Plan(repeat, sampled, model)
         made = recorded(chat, prompts, out, plan, force=force, created=time.time(), bar=bar)
     except ConfigError as refused:
-        _refuse(str(refused), 2)
+        refuse(refused, 2)
     except RecordError as failed:
-        _refuse(str(failed), 1)
+        refuse(failed, 1)
     for name, why in made.left_out.items():
         click.echo(f"note: {name} is left out: {why}", err=True)
     if not chat.has_logprobs:
@@ -77,8 +75,3 @@ def record(
     if differ:
         click.echo(f"note: answers at temperature 0 differ among themselves: {', '.join(differ)}", err=True)
     click.echo(f"{out}: {made.id}, {len(made.cases)} questions to {made.model}")
-
-
-def _refuse(line: str, status: int) -> NoReturn:
-    click.echo(f"palegreen: {line}", err=True)
-    sys.exit(status)

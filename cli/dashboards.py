@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
 from palegreen.cli.generated import CHECK, OUT, put
+from palegreen.cli.telling import refuse
 
 
 @click.group()
@@ -25,8 +25,5 @@ def build(out: Path, check: bool) -> None:
     except ModuleNotFoundError as missing:
         if (missing.name or "").startswith("palegreen"):
             raise
-        click.echo(
-            f"palegreen: dashboards need the package {missing.name}: pip install 'palegreen[dashboards]'", err=True
-        )
-        sys.exit(2)
+        refuse(f"dashboards need the package {missing.name}: pip install 'palegreen[dashboards]'", 2)
     put({f"{uid}.json": content for uid, content in built().items()}, out, check, mine="palegreen-*.json")

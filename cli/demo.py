@@ -6,6 +6,8 @@ import sys
 
 import click
 
+from palegreen.cli.telling import refuse
+
 
 def _faults(_context: click.Context, _parameter: click.Parameter, given: str | None) -> list[str]:
     from palegreen.demo.faults import FAULTS
@@ -52,8 +54,7 @@ def demo(
     try:
         sys.exit(not run(engine_url, port, seconds, requests_per_second, alerts=alerts, script=script))
     except DemoError as failure:
-        click.echo(f"palegreen: {failure}", err=True)
-        sys.exit(1)
+        refuse(failure, 1)
 
 
 @demo.command()
@@ -70,10 +71,8 @@ def fault(name: str, replica: int | None) -> None:
     try:
         done, said = tell(f"{name} {replica}" if replica else name)
     except TimeoutError:
-        click.echo("palegreen: the demo does not answer; look at what it prints", err=True)
-        sys.exit(1)
+        refuse("the demo does not answer; look at what it prints", 1)
     except OSError:
-        click.echo("palegreen: no demo is running; start one: make run, or palegreen demo", err=True)
-        sys.exit(1)
+        refuse("no demo is running; start one: make run, or palegreen demo", 1)
     click.echo(said if done else f"palegreen: {said}", err=not done)
     sys.exit(not done)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from palegreen.cli.options import EVALUATE
+from palegreen.cli.telling import refuse
 from palegreen.runtime.log import configure
 from palegreen.runtime.web import ListenError
 from palegreen.runtime.yamlfile import ConfigError
@@ -28,8 +28,6 @@ def evaluate(context: click.Context, /, config: Path | None, **given: Any) -> No
         configure(settings.log_level, settings.log_format)
         asyncio.run(Evaluator(settings, read, watched=config).run())
     except ConfigError as refused:
-        click.echo(f"palegreen: {refused}", err=True)
-        sys.exit(2)
+        refuse(refused, 2)
     except ListenError as refused:
-        click.echo(f"palegreen: {refused}", err=True)
-        sys.exit(1)
+        refuse(refused, 1)

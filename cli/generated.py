@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from palegreen.cli.telling import refuse
+
 OUT = click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="where the files are")
 CHECK = click.option(
     "--check", is_flag=True, help="write nothing; exit 1 if a file is missing, differs or is left over"
@@ -31,8 +33,7 @@ def put(files: Mapping[str, bytes], out: Path, check: bool, mine: str = "") -> N
         for name, content in files.items():
             (out / name).write_bytes(content)
     except OSError as refused:
-        click.echo(f"palegreen: {refused.filename}: {refused.strerror}", err=True)
-        sys.exit(2)
+        refuse(f"{refused.filename}: {refused.strerror}", 2)
 
 
 def _drift(files: Mapping[str, bytes], out: Path, mine: str) -> Iterator[str]:

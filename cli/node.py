@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from palegreen.cli.options import NODE
+from palegreen.cli.telling import refuse
 from palegreen.exporter.node import Node
 from palegreen.runtime.log import configure
 from palegreen.runtime.web import ListenError
@@ -32,8 +32,6 @@ def node(context: click.Context, /, config: Path | None, once: bool, **given: An
         else:
             asyncio.run(daemon.run())
     except ConfigError as refused:
-        click.echo(f"palegreen: {refused}", err=True)
-        sys.exit(2)
+        refuse(refused, 2)
     except ListenError as refused:
-        click.echo(f"palegreen: {refused}", err=True)
-        sys.exit(1)
+        refuse(refused, 1)

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from palegreen.cli.telling import refuse
 from palegreen.runtime.log import configure
 
 if TYPE_CHECKING:  # loaded by the command that needs it: the node daemon must not load SQLite
@@ -84,7 +85,7 @@ def show(store: str | None, name: str, as_json: bool) -> None:
     with _reading(store) as (path, reader):
         found = reader.find(name)
         if not found:
-            _refuse(f"{path}: there is no sample {name}", 1)
+            refuse(f"{path}: there is no sample {name}", 1)
         audit(path, "show", 1, sample=f"@{found[0].seq}", id=found[0].id)
     click.echo(json.dumps(found[0].record, indent=2) if as_json else render.page(found[0]))
     if found[1:]:
@@ -104,7 +105,7 @@ def export(store: str | None, out: str, form: str, **given: str | None) -> None:
     wanted = _wanted(**given)
     with _reading(store) as (path, reader):
         if out == str(path) or (Path(out).exists() and Path(out).samefile(path)):
-            _refuse(f"--out {out}: is the store itself", 2)
+            refuse(f"--out {out}: is the store itself", 2)
         write = writer(form, out)
         count, last = reader.extent(wanted)
         audit(path, "export", count, filter=wanted.given(), out=out, format=form)
@@ -131,7 +132,7 @@ def _wanted(**given: str | None) -> Filter:
             try:
                 named[name] = moment(str(given[name]), time.time())
             except ValueError as refused:
-                _refuse(f"--{name}: {refused}", 2)
+                refuse(f"--{name}: {refused}", 2)
     return Filter(**named)
 
 
@@ -144,19 +145,14 @@ def _reading(store: str | None) -> Iterator[tuple[Path, Reader]]:
 
     configure("info")
     if store in (None, "", "none"):
-        _refuse("no store: give --store FILE or the variable PALEGREEN_STORE", 2)
+        refuse("no store: give --store FILE or the variable PALEGREEN_STORE", 2)
     path = Path(str(store))
     if not path.is_file():
-        _refuse(f"--store {path}: there is no such file", 2)
+        refuse(f"--store {path}: there is no such file", 2)
     try:
         with Reader(path) as reader:
             if reader.warning:
                 click.echo(f"palegreen: {reader.warning}", err=True)
             yield path, reader
     except (AuditError, ExportError, StoreError) as refused:
-        _refuse(str(refused), 1)
-
-
-def _refuse(line: str, status: int) -> NoReturn:
-    click.echo(f"palegreen: {line}", err=True)
-    sys.exit(status)
+        refuse(refused, 1)

@@ -1,4 +1,4 @@
-"""What offline commands have in common: where they work, how they tell how far they are, what they refuse."""
+"""What commands have in common: where they work, how they tell how far they are, what they refuse."""
 
 from __future__ import annotations
 
@@ -45,11 +45,12 @@ def refusals(level: Level = "warning") -> Iterator[None]:
     try:
         yield
     except (BaselineError, ConfigError, EmbedderError) as refused:
-        _refuse(str(refused), 2)
+        refuse(refused, 2)
     except AuditError as refused:
-        _refuse(str(refused), 1)
+        refuse(refused, 1)
 
 
-def _refuse(line: str, status: int) -> NoReturn:
+def refuse(line: object, status: int) -> NoReturn:
+    """End the command with one line: status 2 where what was given is wrong, 1 where it could not be done."""
     click.echo(f"palegreen: {line}", err=True)
     sys.exit(status)
