@@ -15,7 +15,7 @@ import yaml
 pytest.importorskip("helm_python", reason="helm-python-sdk is not installed (the extra dev)")
 
 from support.chart import CHART, ROOT, find, read, render, validate
-from support.rules import promtool
+from support.tools import program
 
 OWN = CHART / "ci/rules-values.yaml"
 EXAMPLE = ROOT / "docs/examples/kubernetes/evaluator-sidecar.yaml"
@@ -99,7 +99,7 @@ def test_rules_with_values_are_those_that_the_command_makes() -> None:
 def test_promtool_takes_the_rendered_rules(values: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "rules.yaml"
     file.write_text(yaml.safe_dump({"groups": groups(values)}), encoding="utf-8")
-    done = subprocess.run([promtool(), "check", "rules", file], capture_output=True, text=True, check=False)
+    done = subprocess.run([program("promtool"), "check", "rules", file], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

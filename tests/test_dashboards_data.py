@@ -14,7 +14,7 @@ pytest.importorskip("promql_parser", reason="pip install 'palegreen[dev]'")
 from support import engine_panels
 from support.boards import Asked, boards, filled, queries, variables
 from support.engine_panels import WINDOW, shown
-from support.fleet import Fleet, engine_names, prometheus
+from support.fleet import Fleet, engine_names
 from support.waiting import until
 
 from palegreen.demo.driver.build import BuildError
@@ -26,12 +26,8 @@ PATIENCE = 100.0  # seconds: ten are enough where two cores are free
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory, drivers: Path) -> Iterator[Fleet]:
-    program = prometheus()
-    if program is None:
-        pytest.skip("Prometheus cannot be had")
     try:
-        running = Fleet(tmp_path_factory.mktemp("fleet"), drivers, program)
-        with running:
+        with Fleet(tmp_path_factory.mktemp("fleet"), drivers) as running:
             yield running
     except BuildError as failure:
         pytest.skip(f"the driver cannot be simulated: {failure}")

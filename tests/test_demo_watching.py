@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.alertmanager import amtool, program
+from support.alertmanager import amtool
 from support.daemon import PROGRAM, environment
+from support.tools import program
 from support.waiting import until
 
 from palegreen.alerts.build import build

@@ -11,19 +11,17 @@ from threading import Thread
 from typing import Any
 
 import pytest
-import yaml
-from support.alertmanager import Alertmanager, Pages, program, webhooks
+from support.alertmanager import Alertmanager, Pages, webhooks
 from support.incidents import LIVE, MINUTES, Incident, incidents, page
-from support.rules import promtool
+from support.prometheus import Prometheus, static
 from support.ruletests import run
+from support.tools import program
 from support.waiting import until
 
 from palegreen.alerts.build import build
 from palegreen.alerts.config import AlertsConfig
 from palegreen.alerts.routes import TEMPLATE
 
-ROOT = Path(__file__).parent.parent
-RULES = ROOT / "alerts" / "generated" / "rules.yaml"
 INCIDENTS = incidents()
 SCALE = 60
 
@@ -47,7 +45,7 @@ def test_the_rules_find_the_cause_and_not_before_the_fault(incident: Incident, t
             {"expr": 'ALERTS{alertstate="firing",severity=~"critical|warning"}', "eval_time": "39m", "exp_samples": []},
         ],
     }
-    assert run(promtool(), RULES, [test], tmp_path) == ""
+    assert run([test], tmp_path) == ""
 
 
 class _Shown:
@@ -86,12 +84,21 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
     """What was sent in 85 seconds that stand for 85 minutes, with 70 of history before them."""
     folder = tmp_path_factory.mktemp("incidents")
     with Pages() as pages:
-        config = AlertsConfig.model_validate({"time_scale": SCALE, "receivers": webhooks(pages, ["platform", "model"])})
-        files = build(config)
+        alerts = AlertsConfig.model_validate({"time_scale": SCALE, "receivers": webhooks(pages, ["platform", "model"])})
+        files = build(alerts)
         with Alertmanager(folder, files["alertmanager.yaml"].decode(), files[TEMPLATE].decode()) as manager:
             _backfill(folder, time.time())
             shown = _Shown(INCIDENTS)
-            with _prometheus(folder, files["rules.yaml"], shown.address, manager.url):
+            (folder / "rules.yaml").write_bytes(files["rules.yaml"])
+            config = {
+                "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+                "rule_files": ["rules.yaml"],
+                "scrape_configs": [static("incidents", shown.address)],
+                "alerting": {
+                    "alertmanagers": [{"static_configs": [{"targets": [manager.url.removeprefix("http://")]}]}]
+                },
+            }
+            with Prometheus(folder, config, "--query.lookback-delta=5s"):
                 until(lambda: shown.minute >= MINUTES - 5, 120)
             shown.server.shutdown()
             shown.server.server_close()
@@ -107,38 +114,8 @@ def _backfill(folder: Path, now: float) -> None:
                     if value is not None:
                         file.write(f"{name} {value!r} {now - LIVE + minute:.3f}\n")
         file.write("# EOF\n")
-    command = [promtool(), "tsdb", "create-blocks-from", "openmetrics", str(history), str(folder / "tsdb")]
+    command = [program("promtool"), "tsdb", "create-blocks-from", "openmetrics", str(history), str(folder / "data")]
     subprocess.run(command, check=True, capture_output=True)
-
-
-class _prometheus:  # noqa: N801  # used as a function
-    def __init__(self, folder: Path, rules: bytes, target: str, alertmanager: str) -> None:
-        (folder / "rules.yaml").write_bytes(rules)
-        config = {
-            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-            "rule_files": ["rules.yaml"],
-            "scrape_configs": [
-                {"job_name": "incidents", "honor_labels": True, "static_configs": [{"targets": [target]}]}
-            ],
-            "alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager.removeprefix("http://")]}]}]},
-        }
-        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-        self._log = (folder / "prometheus.log").open("w")
-        self._command = [
-            program("prometheus"),
-            f"--config.file={folder / 'prometheus.yml'}",
-            f"--storage.tsdb.path={folder / 'tsdb'}",
-            "--web.listen-address=127.0.0.1:0",
-            "--query.lookback-delta=5s",
-        ]
-
-    def __enter__(self) -> None:
-        self._process = subprocess.Popen(self._command, stdout=self._log, stderr=self._log)
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait(20)
-        self._log.close()
 
 
 def _messages(pages: Pages, incident: Incident) -> dict[tuple[str, str], set[str]]:

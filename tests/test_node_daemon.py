@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import gzip
-import http.client
 import json
 import re
 import signal
@@ -21,11 +20,12 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from support.daemon import Daemon, run
 from support.engine import VLLM_PAGE
+from support.prometheus import Prometheus, static
 from support.server import Link, Server, hang, response
+from support.tools import program
 from support.waiting import until
 
 from palegreen.catalogue.metrics import metrics
-from palegreen.demo import tools
 
 RUNNING = "palegreen_engine_requests_running"
 UP = "palegreen_source_up"
@@ -452,13 +452,6 @@ def test_what_is_below_the_log_level_is_not_logged(engine: Server) -> None:
 # Prometheus itself.
 
 
-def program(name: str) -> str:
-    tool = tools.find(name)
-    if tool.path is None:
-        pytest.skip(tool.reason)
-    return str(tool.path)
-
-
 def test_promtool_finds_nothing_to_complain_about() -> None:
     promtool = program("promtool")
     with Server({"/metrics": response(VLLM_CAPTURE)}) as engine, Daemon("--engine", engine.url) as daemon:
@@ -469,40 +462,16 @@ def test_promtool_finds_nothing_to_complain_about() -> None:
 
 
 def test_a_real_prometheus_scrapes_every_series(engine: Server, tmp_path: Path) -> None:
-    prometheus = program("prometheus")
     with Daemon("--engine", engine.url) as daemon:
         until(lambda: daemon.value(RUNNING) == 3)
         series = len(daemon.samples())
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        target = f"scrape_configs: [{{job_name: node, static_configs: [{{targets: ['127.0.0.1:{daemon.port}']}}]}}]"
-        config = tmp_path / "prometheus.yml"
-        config.write_text(f"global: {{scrape_interval: 500ms, scrape_timeout: 500ms}}\n{target}\n")
-        command = [prometheus, f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'data'}"]
-        log = (tmp_path / "log").open("wb")
-        with log:
-            process = subprocess.Popen(
-                [*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log, cwd=tmp_path
-            )
-        try:
-            until(lambda: _queried(port, "up") == 1, 60)
-            until(lambda: _queried(port, RUNNING) == 3, 20)
-            assert _queried(port, "scrape_samples_scraped") == series
-            assert _queried(port, "scrape_samples_post_metric_relabeling") == series
-        finally:
-            process.terminate()
-            process.wait(20)
-    assert b"level=ERROR" not in (tmp_path / "log").read_bytes()
-
-
-def _queried(port: int, query: str) -> float | None:
-    """Value of the only result of an instant query, None without one."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", f"/api/v1/query?query={query}")
-        found = json.loads(connection.getresponse().read())["data"]["result"]
-    except (OSError, ValueError, LookupError):
-        return None
-    finally:
-        connection.close()
-    return float(found[0]["value"][1]) if len(found) == 1 else None
+        config = {
+            "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"},
+            "scrape_configs": [static("node", f"127.0.0.1:{daemon.port}")],
+        }
+        with Prometheus(tmp_path, config) as prometheus:
+            until(lambda: prometheus.value("up") == 1, 60)
+            until(lambda: prometheus.value(RUNNING) == 3, 20)
+            assert prometheus.value("scrape_samples_scraped") == series
+            assert prometheus.value("scrape_samples_post_metric_relabeling") == series
+        assert "level=ERROR" not in prometheus.log()

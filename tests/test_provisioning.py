@@ -5,24 +5,20 @@ Compose itself cannot run here; its file is held against what it refers to.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-import socket
 import subprocess
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from support.rules import promtool
+from support.prometheus import Prometheus
 from support.server import Server, response
+from support.tools import program
 from support.waiting import until
 
-from palegreen.demo import tools
 from palegreen.evaluators.config import load as load_evaluator
 from palegreen.exporter.config import load as load_node
 
@@ -51,56 +47,29 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_promtool_takes_the_configuration_with_the_rules(folder: Path) -> None:
-    command = [promtool(), "check", "config", folder / "prometheus.yml"]
+    command = [program("promtool"), "check", "config", folder / "prometheus.yml"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "rules found" in done.stdout
 
 
 @pytest.fixture
-def prometheus(folder: Path) -> Iterator[str]:
-    """A real Prometheus on that configuration, with targets of the test's; gives its address."""
-    tool = tools.find("prometheus")
-    if tool.path is None:
-        pytest.skip(f"prometheus: {tool.reason}")
+def prometheus(folder: Path) -> Iterator[Prometheus]:
+    """A real Prometheus on that configuration, with targets of the test's."""
     with Server({"/metrics": response(PAGE)}) as target:
-        file = folder / "prometheus.yml"
-        text = file.read_text(encoding="utf-8").replace("15s", "1s")
+        text = (folder / "prometheus.yml").read_text(encoding="utf-8").replace("15s", "1s")
         text = text.replace("gpu-1:9450", f"127.0.0.1:{target.port}").replace(
             "{node: gpu-1}", "{node: gpu-1, pod: own}"
         )
-        file.write_text(text, encoding="utf-8")
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            address = f"127.0.0.1:{free.getsockname()[1]}"
-        command = [
-            tool.path,
-            f"--config.file={file}",
-            f"--storage.tsdb.path={folder}/data",
-            f"--web.listen-address={address}",
-        ]
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            yield address
-        finally:
-            process.terminate()
-            process.wait(20)
+        with Prometheus(folder, yaml.safe_load(text)) as running:
+            yield running
 
 
-def ask(address: str, path: str, **parameters: str) -> Any:
-    try:
-        with urllib.request.urlopen(
-            f"http://{address}{path}?{urllib.parse.urlencode(parameters)}", timeout=10
-        ) as answer:
-            return json.load(answer)["data"]
-    except OSError:
-        return None
-
-
-def test_a_real_prometheus_keeps_our_labels_even_where_they_are_empty_and_attaches_the_node(prometheus: str) -> None:
+def test_a_real_prometheus_keeps_our_labels_even_where_they_are_empty_and_attaches_the_node(
+    prometheus: Prometheus,
+) -> None:
     def series(name: str) -> list[dict[str, str]]:
-        found = ask(prometheus, "/api/v1/query", query=name)
-        return [each["metric"] for each in found["result"]] if found else []
+        return [each["metric"] for each in prometheus.query(name)]
 
     (engine,) = until(lambda: series("palegreen_engine_gpu_info"), 30)
     assert (engine["namespace"], engine["pod"], engine["endpoint"]) == ("prod", "a", "chat")
@@ -108,9 +77,9 @@ def test_a_real_prometheus_keeps_our_labels_even_where_they_are_empty_and_attach
     (unit,) = series("palegreen_container_gpu_processes")
     assert "pod" not in unit, "a unit of systemd is in no pod, not in the daemon's"
     assert (unit["unit"], unit["node"]) == ("vllm.service", "gpu-1")
-    groups = {group["name"] for group in ask(prometheus, "/api/v1/rules")["groups"]}
+    groups = {group["name"] for group in prometheus.api("rules")["groups"]}
     assert "palegreen-thresholds" in groups
-    managers = ask(prometheus, "/api/v1/status/config")["yaml"]
+    managers = prometheus.api("status/config")["yaml"]
     assert "alertmanager:9093" in managers
 
 

@@ -6,10 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.quietday import day
-from support.rules import promtool
 from support.ruletests import run
-
-RULES = Path(__file__).parent.parent / "alerts" / "generated" / "rules.yaml"
 
 
 @pytest.mark.parametrize("seed", [11])
@@ -34,4 +31,4 @@ def test_a_healthy_day_with_a_rolling_deployment_fires_nothing_and_the_fault_aft
             },
         ],
     }
-    assert run(promtool(), RULES, [test], tmp_path) == ""
+    assert run([test], tmp_path) == ""

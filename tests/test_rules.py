@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support.rules import promtool
-from support.ruletests import entry, run
+from support.ruletests import entry, read_by, run
 
 from palegreen.catalogue.causes import causes
 
@@ -22,7 +21,6 @@ def _texts(file: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 ROOT = Path(__file__).parent.parent
-RULES = ROOT / "alerts" / "generated" / "rules.yaml"
 CASES: dict[str, list[dict[str, Any]]] = {
     name: cases for file in sorted((ROOT / "tests" / "rules").glob("*.yaml")) for name, cases in _texts(file).items()
 }
@@ -42,4 +40,5 @@ def test_every_cause_has_a_firing_a_silent_and_a_resolved_case() -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_alert_is_as_its_cases_say(name: str, tmp_path: Path) -> None:
-    assert run(promtool(), RULES, [entry(case, causes()[name].alert) for case in CASES[name]], tmp_path) == ""
+    cases = [entry(case, causes()[name].alert) for case in CASES[name]]
+    assert run(cases, tmp_path, read_by(name)) == ""

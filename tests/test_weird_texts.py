@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
-from support.rules import promtool
-from support.ruletests import expanded
+from support.ruletests import expanded, read_by, run
 
 from palegreen.catalogue.causes import causes
 
 ROOT = Path(__file__).parent.parent
-RULES = ROOT / "alerts" / "generated" / "rules.yaml"
 CASES = yaml.safe_load((ROOT / "tests" / "rules" / "weird.yaml").read_text(encoding="utf-8"))
 # Cause, the beginning of the case's reason, and what must be read.
 TEXTS = (
@@ -36,10 +33,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> str:
         series = [{"series": expanded(of), "values": values} for of, values in case["series"].items()]
         asked = {"eval_time": case["fires"], "alertname": causes()[name].alert, "exp_alerts": []}
         tests.append({"name": name, "interval": "1m", "input_series": series, "alert_rule_test": [asked]})
-    file = tmp_path_factory.mktemp("texts") / "tests.yaml"
-    file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests}))
-    done = subprocess.run([promtool(), "test", "rules", str(file)], capture_output=True, text=True, check=False)
-    return done.stdout + done.stderr
+    return run(tests, tmp_path_factory.mktemp("texts"), read_by(*[name for name, _, _ in TEXTS]))
 
 
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name, _, text in TEXTS])

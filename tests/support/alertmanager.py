@@ -8,42 +8,22 @@ import signal
 import subprocess
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from threading import Thread
 from typing import Any, Self
 
-import pytest
-
-from palegreen.demo import tools
 from support.jsonserver import JsonServer
+from support.tools import program
 from support.waiting import until
 
 OLDEST = (0, 26)
+"""Which routes need."""
 EXTERNAL_URL = "http://alertmanager.example"
-
-
-def program(name: str) -> Path:
-    """Where a tool is; skips the test where there is none, or an old one."""
-    tool = tools.find(name)
-    if tool.path is None:
-        pytest.skip(f"{name}: {tool.reason}")
-    version = _version(tool.path)
-    if version < OLDEST:
-        pytest.skip(f"{name} is {version[0]}.{version[1]}, routes need 0.26 or newer")
-    return tool.path
-
-
-@cache
-def _version(path: Path) -> tuple[int, ...]:
-    done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60, check=True)
-    found = re.search(r"version (\d+)\.(\d+)", done.stdout + done.stderr)
-    return (int(found[1]), int(found[2])) if found else OLDEST
 
 
 def amtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run amtool to its end."""
-    command = [program("amtool"), *map(str, arguments)]
+    command = [program("amtool", OLDEST), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -85,7 +65,7 @@ class Alertmanager:
         self.log: list[str] = []
         self._process = subprocess.Popen(
             [
-                program("alertmanager"),
+                program("alertmanager", OLDEST),
                 f"--config.file={file}",
                 f"--storage.path={folder / 'alertmanager'}",
                 "--web.listen-address=127.0.0.1:0",

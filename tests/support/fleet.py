@@ -14,12 +14,10 @@ import json
 import math
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
 from importlib.resources import files
@@ -32,13 +30,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from palegreen.alerts.config import AlertsConfig
 from palegreen.alerts.rules import render_rules
-from palegreen.demo import tools
 from palegreen.inprocess.torchstats import summaries
 from support.daemon import Daemon
 from support.deploying import post
 from support.gpus import Machine, library
 from support.host import Host
 from support.jsonserver import Asked, JsonServer
+from support.prometheus import Prometheus, static
 from support.replica import Replica
 from support.senders import otlp
 from support.server import Link, Server, response
@@ -80,20 +78,13 @@ def growing(page: str) -> Callable[[Link], None]:
     return lambda link: link.send(response("".join(f"{grown(line)}\n" for line in lines)))
 
 
-def free_port() -> int:
-    """One that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
-
-
 class Fleet:
     """Starts everything on entering and waits until Prometheus has seen it for a while; ends it all on leaving."""
 
-    def __init__(self, folder: Path, drivers: Path, prometheus: Path) -> None:
-        self._folder, self._drivers, self._prometheus = folder, drivers, prometheus
+    def __init__(self, folder: Path, drivers: Path) -> None:
+        self._folder, self._drivers = folder, drivers
         self._stack = contextlib.ExitStack()
         self._over = Event()
-        self.port = free_port()
 
     def __enter__(self) -> Self:
         try:
@@ -112,17 +103,11 @@ class Fleet:
 
     def api(self, path: str, **given: str) -> Any:
         """What Prometheus' API answers."""
-        url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(given)}"
-        try:
-            with urllib.request.urlopen(url, timeout=20) as answer:
-                return json.loads(answer.read())["data"]
-        except urllib.error.HTTPError as refused:
-            raise AssertionError(f"{given}: {refused.read().decode()}") from None
+        return self._prometheus.api(path, **given)
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Series now."""
-        found: list[dict[str, Any]] = self.api("query", query=expression)["result"]
-        return found
+        return self._prometheus.query(expression)
 
     def over_time(self, expression: str, seconds: float, step: float, end: float = 0.0) -> list[dict[str, Any]]:
         """Series of the last seconds, or of those before `end`."""
@@ -274,31 +259,13 @@ class Fleet:
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
             "rule_files": ["rules.yaml"],
             "scrape_configs": [
-                {
-                    "job_name": f"palegreen-{name}",
-                    "honor_labels": True,
-                    "static_configs": [{"targets": [f"127.0.0.1:{port}"], "labels": labels}],
-                }
-                for name, port in (("node", node), ("evaluator", evaluator))
+                static("palegreen-node", f"127.0.0.1:{node}", **labels),
+                static("palegreen-evaluator", f"127.0.0.1:{evaluator}", **labels),
             ],
         }
-        (self._folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-        log = self._stack.enter_context((self._folder / "prometheus.log").open("wb"))
-        process = subprocess.Popen(
-            [
-                self._prometheus, "--config.file=prometheus.yml", "--storage.tsdb.path=data",
-                "--enable-feature=exemplar-storage", f"--web.listen-address=127.0.0.1:{self.port}",
-            ],
-            cwd=self._folder, stdout=log, stderr=log,
-        )  # fmt: skip
-        self._stack.callback(process.wait, 20)
-        self._stack.callback(process.terminate)
-        until(self._ready, 30)
-
-    def _ready(self) -> bool:
-        with contextlib.suppress(OSError, AssertionError):
-            return bool(self.query("up"))
-        return False
+        started = Prometheus(self._folder, config, "--enable-feature=exemplar-storage")
+        self._prometheus = self._stack.enter_context(started)
+        until(lambda: self.query("up"), 30)
 
 
 def _palegreen(*arguments: str) -> list[str]:
@@ -373,8 +340,3 @@ def _scenario(events: int = 0) -> dict[str, Any]:
         ],
         "events": [{"gpu": 3, "xid": 63, "id": events}],
     }
-
-
-def prometheus() -> Path | None:
-    """The program, None where it cannot be had."""
-    return tools.find("prometheus").path

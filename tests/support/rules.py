@@ -8,11 +8,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pytest
 import yaml
 
-from palegreen.demo import tools
 from palegreen.runtime.exposition import Readings
+from support.tools import program
 
 Result = dict[tuple[tuple[str, str], ...], float]
 
@@ -45,19 +44,10 @@ class Recording:
         ]
 
 
-def promtool() -> Path:
-    """Where promtool is; skips the test where there is none."""
-    tool = tools.find("promtool")
-    if tool.path is None:
-        pytest.skip(f"promtool: {tool.reason}")
-    return tool.path
-
-
 def evaluate(
     folder: Path, rules: str, recording: Recording, scraped: str, interval: str, asked: Sequence[tuple[str, str]]
 ) -> list[Result]:
     """Results of `asked`, each an expression and a time since the first scrape, with the rules evaluated all along."""
-    program = promtool()
     (folder / "rules.yaml").write_text(rules, encoding="utf-8")
     test = {
         "rule_files": ["rules.yaml"],
@@ -80,7 +70,12 @@ def evaluate(
     }
     (folder / "test.yaml").write_text(yaml.dump(test, Dumper=yaml.CSafeDumper, width=1 << 30), encoding="utf-8")
     done = subprocess.run(
-        [program, "test", "rules", "test.yaml"], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+        [program("promtool"), "test", "rules", "test.yaml"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     got = re.findall(r"^\s+got: ?(.*)$", done.stdout + done.stderr, re.MULTILINE)
     assert len(got) == len(asked), done.stdout + done.stderr

@@ -15,11 +15,15 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from support.tools import program
+
+RULES = Path(__file__).parent.parent.parent / "alerts" / "generated" / "rules.yaml"
 REPLICAS = {"A": "a", "B": "b", "C": "c"}
 _OF = 'model="llama",endpoint="chat",instance_id="prod/{0}",namespace="prod",pod="{0}"'
 LABELS = {
@@ -62,14 +66,49 @@ def entry(case: Mapping[str, Any], alert: str) -> dict[str, Any]:
     }
 
 
-def run(promtool: Path, rules: Path, tests: list[dict[str, Any]], folder: Path) -> str:
-    """What promtool has to say of the tests; nothing if all pass."""
+def read_by(*of: str) -> dict[str, Any]:
+    """The alerts of these causes and the rules that they read, as a rule file: a small part of the whole."""
+    groups = _groups()
+    rules = [rule for group in groups for rule in group["rules"]]
+    causes = {rule["labels"]["cause"] for rule in rules if "cause" in rule.get("labels", {})}
+    wanted, names, before = set(of), {"palegreen:cause_active", "palegreen:threshold"}, 0
+
+    def kept(rule: Mapping[str, Any]) -> bool:
+        known = rule.get("labels", {}).get("cause")
+        return known in wanted if known else rule.get("record") in names
+
+    while before != len(wanted) + len(names):
+        before = len(wanted) + len(names)
+        for expr in (rule["expr"] for rule in rules if kept(rule)):
+            names |= set(re.findall(r"palegreen:[\w:]+", expr))
+            for selector in re.findall(r'cause=~?"([^"]+)"', expr):
+                wanted |= causes & set(selector.split("|"))
+    return {"groups": [group | {"rules": some} for group in groups if (some := [*filter(kept, group["rules"])])]}
+
+
+@cache
+def _groups() -> list[dict[str, Any]]:
+    groups: list[dict[str, Any]] = yaml.load(RULES.read_text(encoding="utf-8"), yaml.CSafeLoader)["groups"]
+    return groups
+
+
+def run(tests: list[dict[str, Any]], folder: Path, rules: Mapping[str, Any] | None = None) -> str:
+    """What promtool has to say of the tests with these rules, or all that are shipped; nothing if all pass."""
+    groups = _groups() if rules is None else rules["groups"]
+    written = RULES if rules is None else folder / "rules.yaml"
+    if rules is not None:
+        written.write_text(_text(rules), encoding="utf-8")
     # Left to itself promtool takes groups in another order each time, so that values are up to six evaluations old.
-    order = [group["name"] for group in yaml.safe_load(rules.read_text(encoding="utf-8"))["groups"]]
+    order = {"rule_files": [str(written)], "group_eval_order": [group["name"] for group in groups]}
     files = []
     for every in sorted({test["interval"] for test in tests}):
         some = {"tests": [test for test in tests if test["interval"] == every], "evaluation_interval": every}
         files.append(folder / f"tests-{every}.yaml")
-        files[-1].write_text(yaml.safe_dump({"rule_files": [str(rules)], "group_eval_order": order} | some))
-    done = subprocess.run([promtool, "test", "rules", *files], capture_output=True, text=True, check=False)
+        files[-1].write_text(_text(order | some), encoding="utf-8")
+    done = subprocess.run([program("promtool"), "test", "rules", *files], capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+def _text(data: Mapping[str, Any]) -> str:
+    text: str = yaml.dump(data, Dumper=yaml.CSafeDumper, width=1 << 30)
+    return text
