@@ -10,7 +10,7 @@ Each file holds the causes of one verdict: slow, weird, expensive, blind. A caus
   threshold of that name, as a number;
 - `for`: how long before anybody is told; `explains`: causes that it brings about, for which nobody is told then;
 - `summary`, `why` and `next`: what a person reads. `{name}` in `why` is one of `numbers`, a query whose `$instance`,
-  `$pod`, `$uuid`, `$node`, `$daemon`, `$model` or `$size` selects what the alert is about.
+  `$pod`, `$uuid`, `$node`, `$daemon`, `$model`, `$objective` or `$size` selects what the alert is about.
 """
 
 from __future__ import annotations

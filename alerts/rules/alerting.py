@@ -23,6 +23,7 @@ _SELECT = {
     "node": ("node", "instance"),
     "daemon": ("node", "instance"),
     "model": ("model", "namespace"),
+    "objective": ("model", "endpoint", "namespace"),
     "size": ("model_size",),
 }
 _FORMS = {
@@ -82,7 +83,7 @@ def _alert(cause: Cause, severity: str, config: AlertsConfig) -> Rule:
         "labels": labels,
         "annotations": {
             "summary": f"{_WHERE[scope]}: {cause.summary}",
-            "description": " ".join([_why(cause, config), f"Next: {cause.next}", _changes(cause, config)]).strip(),
+            "description": f"{_why(cause, config)} Next: {cause.next}{_changes(cause, config)}",
             "runbook_url": config.runbook(cause.alert),
             "dashboard_url": _dashboard(cause, config),
         },
@@ -121,7 +122,7 @@ def _asked(number: Number, config: AlertsConfig) -> str:
         labels.extend(names)
         return ",".join(f"{name}=%q" for name in names)
 
-    text = re.sub(r"\$(instance|pod|uuid|node|daemon|model|size)\b", select, number.query)
+    text = re.sub(r"\$(instance|pod|uuid|node|daemon|model|objective|size)\b", select, number.query)
     form, _, label = number.form.partition(" ")
     written = f"{{{{ (. | first).Labels.{label} }}}}" if form == "label" else _FORMS[form]
     return (
@@ -149,7 +150,7 @@ def _changes(cause: Cause, config: AlertsConfig) -> str:
         ("palegreen_baseline_created_timestamp_seconds", "The baseline was made"),
     ):
         asked = _query(f"min(time() - {metric}{{{where}}}) < {recent}", labels)
-        texts.append(f"{{{{ range {asked} }}}}{told} {{{{ .Value | humanizeDuration }}}} before. {{{{ end }}}}")
+        texts.append(f"{{{{ range {asked} }}}} {told} {{{{ .Value | humanizeDuration }}}} before.{{{{ end }}}}")
     return "".join(texts)
 
 
