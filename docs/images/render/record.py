@@ -11,22 +11,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[3] / "tests"))
 
 from support.boards import boards, filled, panels
-from support.fleet import Fleet, prometheus
+from support.fleet import Fleet
 
 CHOSEN = {
-    "palegreen-model": {
-        "instance_id": "samples/(vllm|sglang)",
-    },
-    "palegreen-quality": {"model": "assistant"},
+    "palegreen-model": {"instance_id": "samples/(vllm|sglang)"},
+    "palegreen-quality": {"model": "assistant|small"},
 }
 
 
 def main(out: Path, seconds: float) -> None:
     """Run the fleet for so many seconds and write down what it shows of them."""
-    program = prometheus()
-    if program is None:
-        sys.exit("Prometheus cannot be had: python -m palegreen.demo.tools")
-    with tempfile.TemporaryDirectory() as folder, Fleet(Path(folder), Path(folder) / "drivers", program) as fleet:
+    with tempfile.TemporaryDirectory() as folder, Fleet(Path(folder), Path(folder) / "drivers") as fleet:
         time.sleep(seconds)
         chosen = {"__rate_interval": "15s", "__range": f"{int(seconds)}s", "engine": "vllm"}
         recorded = {}
