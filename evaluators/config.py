@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -164,6 +165,10 @@ class EvaluateConfig(Section):
         """What the probe process is for; without any it is not started."""
         given = {"canary": self.canary, "fingerprint": self.upstream, "retrieval": self.retrieval}
         return tuple(name for name, section in given.items() if section)
+
+    def offline_threads(self) -> int:
+        """Threads of the embedder where nobody is served beside it: those that are set, else one a processor."""
+        return self.scorer_threads if "scorer_threads" in self.model_fields_set else len(os.sched_getaffinity(0))
 
     @property
     def store_path(self) -> Path | None:

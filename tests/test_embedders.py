@@ -130,6 +130,10 @@ def test_several_threads_may_embed_at_once(each: Embedder) -> None:
         np.testing.assert_array_equal(vectors, expected)
 
 
+def test_threads_of_its_own_change_no_vector(minilm: Embedder) -> None:
+    np.testing.assert_array_equal(MiniLM(3).embed(TEXTS), minilm.embed(TEXTS))
+
+
 @given(lengths=st.lists(st.integers(0, 256), max_size=80))
 def test_groups_hold_every_text_once_within_the_budget_and_end_with_the_longest(lengths: list[int]) -> None:
     made = list(groups(lengths, BATCH))

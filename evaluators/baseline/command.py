@@ -58,7 +58,7 @@ def fit(
     from palegreen.evaluators.detectors.calibrate import calibrate
 
     settings = Document.read(config).validate(EvaluateConfig) if config is not None else EvaluateConfig()
-    chosen = embedder(embedder_name or settings.embedder, settings.scorer_threads)
+    chosen = embedder(embedder_name or settings.embedder, settings.offline_threads())
     if chosen is None:
         raise BaselineError("a baseline needs an embedder; allowed: minilm, static, sentence-transformers:MODEL")
     checks = build(settings.checks)

@@ -112,7 +112,7 @@ def replay(folder: Path, source: Path, config: Path | None, bar: Bar, on: str = 
     model = Model.load(folder, of)
     chosen = settings.embedder if settings is not None else of.embedder.name if of.embedder is not None else "none"
     settings = settings or EvaluateConfig()
-    found = embedder(chosen, settings.scorer_threads)
+    found = embedder(chosen, settings.offline_threads())
     if found is None or (problem := manifest.mismatch(of, found)):
         raise BaselineError(problem if found is not None else "a backtest needs the baseline's embedder, not none")
     checks = build(settings.checks)
