@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from palegreen.demo.quality import Quality
-from palegreen.demo.started import Started, answers, free
+from palegreen.demo.started import Started, answers
 
 ENDPOINT = "chat"
 """The service that users of the demo call."""
@@ -26,7 +26,7 @@ class Evaluator:
     ) -> None:
         """Start it with these options and settings of its file. Raises DemoError."""
         name = f"evaluate-{number}"
-        proxy, self.address = f"127.0.0.1:{free(0)}", f"127.0.0.1:{free(_PORT + number - 1)}"
+        proxy, self.address = f"127.0.0.1:{started.port(0)}", f"127.0.0.1:{started.port(_PORT + number - 1)}"
         self.proxy, self.store = f"http://{proxy}", started.folder / f"samples-{number}.db"
         self._config, self._settings, self._begun = started.folder / f"{name}.yaml", settings, 0
         self._configure()

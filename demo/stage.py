@@ -18,7 +18,7 @@ from palegreen.demo.evaluator import ENDPOINT, Evaluator
 from palegreen.demo.live import Live, scrape
 from palegreen.demo.replica import ENGINE_OPTIONS, Replica
 from palegreen.demo.screen import say
-from palegreen.demo.started import PALEGREEN, DemoError, Started, free
+from palegreen.demo.started import PALEGREEN, DemoError, Started
 from palegreen.runtime.identity import instance_id
 
 REPLICAS = 3
@@ -95,7 +95,7 @@ def _start_engines(started: Started) -> list[engine.LlamaServer | None]:
 
 
 def _start_node(started: Started, urls: Sequence[str], port: int, driver: gpu.Driver) -> Live:
-    address = f"127.0.0.1:{free(port)}"
+    address = f"127.0.0.1:{started.port(port)}"
     metrics = f"http://{address}/metrics"
     config = started.folder / "node.yaml"
     engines = [{"url": url, "endpoint": ENDPOINT} for url in urls]

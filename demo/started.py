@@ -57,6 +57,7 @@ class Started:
         self._engines: list[LlamaServer] = []
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._again: dict[str, Callable[[], None]] = {}
+        self._claims: list[socket.socket] = []
         self._lock, self._over = threading.Lock(), False
 
     def engine(self, server: LlamaServer) -> None:
@@ -100,6 +101,18 @@ class Started:
         begin()
         return Program(self, name)
 
+    def port(self, wanted: int) -> int:
+        """That port of 127.0.0.1 if it is free, else any free one. Raises DemoError."""
+        for candidate in (wanted, 0):
+            if candidate and not self._claimed(candidate):
+                continue
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                with contextlib.suppress(OSError):
+                    probe.bind(("127.0.0.1", candidate))
+                    return int(probe.getsockname()[1])
+        raise DemoError("no free port on 127.0.0.1")
+
     def log(self, name: str) -> Path:
         """The file with what a program says."""
         return self.folder / f"{name}.log"
@@ -116,6 +129,17 @@ class Started:
     def again(self, name: str) -> None:
         """Start a program that was killed as it was started before. Raises DemoError."""
         self._again[name]()
+
+    def _claimed(self, port: int) -> bool:
+        """Whether no other demo that starts now looks at the port: between looking and listening seconds go by."""
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0palegreen-demo-{port}")  # of Linux, and gone with the process
+        except OSError:
+            claim.close()
+            return False
+        self._claims.append(claim)
+        return True
 
     def _wait(self, name: str, ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _READY_WITHIN
@@ -150,37 +174,11 @@ class Started:
         end(*self._processes.values())
         for server in self._engines:
             server.stop()
+        for claim in self._claims:
+            claim.close()
 
 
 def answers(url: str) -> bool:
     """Whether the URL answers with 200. Raises OSError where nobody answers."""
     with urllib.request.urlopen(url, timeout=5) as response:
         return bool(response.status == 200)
-
-
-_CLAIMS: list[socket.socket] = []
-
-
-def _claimed(port: int) -> bool:
-    """Whether no other demo that starts now has its eye on the port: between looking and listening seconds go by."""
-    claim = socket.socket(socket.AF_UNIX)
-    try:
-        claim.bind(f"\0palegreen-demo-{port}")  # of Linux, and gone with the process
-    except OSError:
-        claim.close()
-        return False
-    _CLAIMS.append(claim)
-    return True
-
-
-def free(port: int) -> int:
-    """The port of 127.0.0.1 if it is free, else any free one. Raises DemoError."""
-    for candidate in (port, 0):
-        if candidate and not _claimed(candidate):
-            continue
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", candidate))
-                return int(probe.getsockname()[1])
-    raise DemoError("no free port on 127.0.0.1")

@@ -12,7 +12,7 @@ import yaml
 from palegreen.alerts.build import build
 from palegreen.alerts.config import OWNERS, AlertsConfig
 from palegreen.demo import tools
-from palegreen.demo.started import Started, answers, free
+from palegreen.demo.started import Started, answers
 
 _PROMETHEUS_PORT, _ALERTMANAGER_PORT = 9090, 9093  # if they are free
 _RESEND = "15s"  # what fired before Alertmanager was found is told again within this, and not within a minute
@@ -55,7 +55,7 @@ def watch(started: Started, targets: Sequence[str], pager: str) -> Watching:
     config = configuration(pager)
     folder = started.folder / "watching"
     folder.mkdir()
-    prometheus, alertmanager = (f"127.0.0.1:{free(port)}" for port in (_PROMETHEUS_PORT, _ALERTMANAGER_PORT))
+    prometheus, alertmanager = (f"127.0.0.1:{started.port(port)}" for port in (_PROMETHEUS_PORT, _ALERTMANAGER_PORT))
     scraped = yaml.safe_dump(scraping(targets, alertmanager), sort_keys=False)
     for name, content in {**build(config), "prometheus.yaml": scraped.encode()}.items():
         (folder / name).write_bytes(content)
