@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Severity = Literal["critical", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
@@ -15,25 +15,17 @@ _SECRETS = "/etc/alertmanager/secrets/palegreen"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def _seconds(value: object) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", str(value).strip())
-    if found is None:
-        raise ValueError(f"got {value!r}; allowed: a number of seconds, or one with a unit such as 30s, 1m")
-    return float(found[1]) * _UNITS.get(found[2], 1)
-
-
 def _runbook_url(value: str) -> str:
     if "{alert}" not in value or re.search(r"[{}]", value.replace("{alert}", "")):
         raise ValueError(f"got {value!r}; allowed: a URL with {{alert}} where the name of the alert is put in")
     return value
 
 
-_HTTP = Field(pattern=r"^https?://[^\s/?#@]+([/?]\S*)?$")
-Url = Annotated[str, _HTTP]
-RunbookUrl = Annotated[str, _HTTP, AfterValidator(_runbook_url)]
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=86400)]
+_HTTP = r"^https?://[^\s/?#@{}]+([/?]%s*)?$"
+# Braces would be taken for templates of the alerts that the link is in.
+Url = Annotated[str, Field(pattern=_HTTP % r"[^\s{}]")]
+RunbookUrl = Annotated[str, Field(pattern=_HTTP % r"\S"), AfterValidator(_runbook_url)]
+Limit = Annotated[float, Field(strict=True, ge=0)]
 SecretFile = Annotated[str, Field(min_length=1, pattern=r"[^/]$")]
 AlertName = Annotated[str, Field(pattern=r"^Palegreen[A-Z][A-Za-z0-9]*$")]
 Audience = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$", max_length=63)]
@@ -187,7 +179,7 @@ class AlertsConfig(Part):
     """Everything that rules and routes can be told."""
 
     time_scale: float = Field(1, ge=1, description="every duration is divided by this, so that tests need not wait")
-    thresholds: dict[str, float] = Field({}, description="other values of thresholds, by name (`catalogue/`)")
+    thresholds: dict[str, Limit] = Field({}, description="other values of thresholds, by name (docs/thresholds.md)")
     disabled: tuple[AlertName, ...] = Field((), description="alerts that are not wanted")
     dashboard_url: Url = Field("https://grafana.example", description="where Grafana is; /d/... is put behind it")
     runbook_url: RunbookUrl = Field(
@@ -195,7 +187,6 @@ class AlertsConfig(Part):
         description="where runbooks are; {alert} is the alert's name",
     )
     models: tuple[Model, ...] = Field((), description="models, their teams and objectives")
-    scrape_interval: Seconds = Field(15.0, description="interval at which Prometheus scrapes Palegreen")
     receivers: dict[Audience, Channels] = Field(
         {owner: _pages_and_tickets(owner) for owner in OWNERS},
         description="who is told, by owner (`platform`, `model`) or team; replaces the default as a whole",

@@ -12,7 +12,9 @@ from palegreen.cli.telling import refuse
 
 OUT = click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="where the files are")
 CHECK = click.option(
-    "--check", is_flag=True, help="write nothing; exit 1 if a file is missing, differs or is left over"
+    "--check",
+    is_flag=True,
+    help="write nothing; exit 1 if a file that would be written is missing or differs, or an older one is left over",
 )
 
 

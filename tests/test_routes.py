@@ -297,13 +297,13 @@ def test_a_wrong_configuration_is_refused_in_one_line(tmp_path: Path, text: str,
     assert "\n" not in str(refused.value)
 
 
-def test_an_empty_file_is_the_default_and_durations_may_have_a_unit(tmp_path: Path) -> None:
+def test_an_empty_file_is_the_default_and_durations_are_scaled(tmp_path: Path) -> None:
     file = tmp_path / "alerts.yaml"
     file.write_text("", encoding="utf-8")
     assert load(file, AlertsConfig) == AlertsConfig()
-    file.write_text("scrape_interval: 1m\ntime_scale: 7\nreceivers:\nwatchdog: {}\n", encoding="utf-8")
+    file.write_text("time_scale: 7\nreceivers:\nwatchdog: {}\n", encoding="utf-8")
     config = load(file, AlertsConfig)
-    assert (config.scrape_interval, config.duration(300), config.duration(1)) == (60.0, "43s", "1s")
+    assert (config.duration(300), config.duration(1)) == ("43s", "1s")
     assert config.watchdog.webhook is None
     assert config.receivers == AlertsConfig().receivers
     assert config.runbook("PalegreenKvThrash").endswith("/docs/runbooks/PalegreenKvThrash.md")

@@ -31,6 +31,8 @@ _LASTING = (
     "palegreen_engine_requests_finished_total",
     "palegreen_engine_time_to_first_token_seconds_count",
     "palegreen_engine_inter_token_latency_seconds_count",
+    "palegreen_engine_request_duration_seconds_count",
+    "palegreen_engine_queue_duration_seconds_count",
 )
 _ALIVE = "palegreen_engine_(requests_running|generation_tokens_total|requests_waiting|metric_supported)"
 

@@ -21,6 +21,7 @@ SHORT = ("30m", "1h", "2h", "6h")
 LONG = ("1d", "3d", "30d")
 # severity, budget multiple, long and short window (Google SRE workbook, chapter 5).
 BURNS = (
+    ("critical", 28.8, "30m", "5m"),  # as much of the budget in half the time; where it would be more than slo_most
     ("critical", 14.4, "1h", "5m"),
     ("critical", 6, "6h", "30m"),
     ("warning", 3, "1d", "2h"),
@@ -73,7 +74,7 @@ _READY = 'palegreen_engine_state{state="ready"} == 1'
 # Errors of a replica that loads or drains are the balancer's to avoid, as long as another one of the model is ready.
 # Looked for as far back as rates see its errors, and a little further.
 _EXCUSED = f"""
-max by ($R) (max_over_time(palegreen_engine_state{{state=~"starting|draining|sleeping"}}[6m])) == 1
+max by ($R) (max_over_time(palegreen_engine_state{{state=~"starting|loading|draining|sleeping"}}[6m])) == 1
   and on ($M) (count by ($M) ({_READY}) > 0)
   unless on (instance_id) (
     ({_READY}) unless on ($M) (count by ($M) ({_READY}) > 1)

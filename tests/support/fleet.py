@@ -252,7 +252,7 @@ class Fleet:
     def _scrape(self, node: int, evaluator: int) -> None:
         objectives = {"objectives": {"latency": {"ttft_seconds": 2.0}, "availability": {}, "quality": {}}}
         models = [{"model": name, **objectives} for name in ("assistant", "meta-llama/Llama-3.1-8B-Instruct")]
-        rules = render_rules(AlertsConfig.model_validate({"time_scale": 60, "scrape_interval": 1, "models": models}))
+        rules = render_rules(AlertsConfig.model_validate({"time_scale": 60, "models": models}))
         (self._folder / "rules.yaml").write_text(rules, encoding="utf-8")
         labels = {"cluster": "test", "node": "node-1"}
         config = {
