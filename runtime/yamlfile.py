@@ -206,6 +206,8 @@ def describe(model: type[BaseModel], error: ErrorDetails) -> str:
         return str(error.get("ctx", {}).get("error", message))
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return f"got {_shown(model, error)}; allowed: a mapping"
+    if kind in ("list_type", "tuple_type"):
+        return f"got {_shown(model, error)}; allowed: a list"
     prefix = "Input should be "
     if message.startswith(prefix):
         return f"got {_shown(model, error)}; allowed: {message.removeprefix(prefix)}"

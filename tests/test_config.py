@@ -119,7 +119,7 @@ def test_an_empty_file_and_an_empty_list_of_engines_are_the_defaults(file: Path)
         ("\nlisten_address: nowhere\n", "2: listen_address: 'nowhere' is not an address; allowed: HOST:PORT"),
         ("listen_address: a:99999\n", "1: listen_address: 'a:99999' is not an address; allowed: HOST:PORT"),
         ("log_format: xml\n", "1: log_format: got 'xml'; allowed: 'logfmt' or 'json'"),
-        ("engines: http://a:1\n", "1: engines: got 'http://a:1'; allowed: a valid list"),
+        ("engines: http://a:1\n", "1: engines: got 'http://a:1'; allowed: a list"),
         ("engines:\n- http://a:1\n", "2: engines[0]: got 'http://a:1'; allowed: a mapping"),
         ("engines:\n- url: http://a:1\n  interval: 0\n", "3: engines[0].interval: got 0; allowed: greater than 0"),
     ],

@@ -96,7 +96,7 @@ def test_an_empty_file_or_section_means_defaults(tmp_path: Path, text: str) -> N
             "D/c.yaml:3: engines[0].kind: got 'tgi'; allowed: 'vllm' or 'sglang'",
         ),
         ("engines:\n- kind: vllm\n", "D/c.yaml:2: engines[0].url: the key is required and missing"),
-        ("engines: {}\n", "D/c.yaml:1: engines: got a mapping; allowed: a valid list"),
+        ("engines: {}\n", "D/c.yaml:1: engines: got a mapping; allowed: a list"),
         ("limits: 3\n", "D/c.yaml:1: limits: got 3; allowed: a mapping"),
         ("labels:\n  a: 2024-01-02\n", None),
         ("keys:\n  a: 12345\n", "D/c.yaml:2: keys.a: got a value that is not shown; allowed: a valid string"),
