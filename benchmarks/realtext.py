@@ -43,7 +43,6 @@ HERE = Path(__file__).resolve().parent
 CAPTURES = HERE.parent / "tests" / "captures" / "drift"
 PEER_PYTHON = HERE.parent / ".cache" / "benchmarks" / "detectors" / "bin" / "python"
 CLEAN = 100  # samples before the fault
-RUN_LENGTH = 500
 
 
 @dataclass(slots=True)
@@ -81,13 +80,13 @@ class Found:
 class Ours:
     """A baseline of the reference, and what it takes to replay samples beside it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, run_length: int) -> None:
         source = folder / "reference.jsonl"
         source.write_bytes(gzip.decompress((CAPTURES / "reference.jsonl.gz").read_bytes()))
         made = command.fit(
             source,
             folder / "baselines",
-            false_alarm_every=str(RUN_LENGTH),
+            false_alarm_every=str(run_length),
             replicas=None,
             embedder_name="minilm",
             seed=0,
@@ -179,7 +178,9 @@ def clean_run_length(mine: Ours, clean: Recorded, repeats: int) -> tuple[int, in
     return pages, samples
 
 
-def peers(reference: Recorded, clean: Recorded, others: dict[str, Recorded], folder: Path, repeats: int) -> None:
+def peers(
+    reference: Recorded, clean: Recorded, others: dict[str, Recorded], folder: Path, run_length: int, repeats: int
+) -> None:
     """The same streams' response vectors through alibi-detect and Evidently, in their own environment."""
 
     def rows(recorded: Recorded) -> np.ndarray:
@@ -188,7 +189,7 @@ def peers(reference: Recorded, clean: Recorded, others: dict[str, Recorded], fol
     arrays = {f"fault.{name}": rows(each) for name, each in others.items()}
     np.savez(folder / "vectors.npz", reference=rows(reference), clean=rows(clean), **arrays)
     done = subprocess.run(
-        [str(PEER_PYTHON), str(HERE / "realtext_peers.py"), str(folder / "vectors.npz"), str(RUN_LENGTH), str(repeats)],
+        [str(PEER_PYTHON), str(HERE / "realtext_peers.py"), str(folder / "vectors.npz"), str(run_length), str(repeats)],
         capture_output=True,
         text=True,
         check=False,
@@ -200,17 +201,18 @@ def main() -> None:
     """All tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=40, help="streams a fault [default: 40]")
+    parser.add_argument("--run-length", type=int, default=500, help="samples to a false page [default: 500]")
     parser.add_argument("--without-peers", action="store_true")
     given = parser.parse_args()
     configure("error")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        mine = Ours(folder)
+        mine = Ours(folder, given.run_length)
         clean = mine.recorded("clean")
         print(f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC; Python {platform.python_version()}\n")
         print(
-            f"Baseline of {mine.manifest.samples} samples, run length {RUN_LENGTH}; {given.repeats} streams a fault, "
-            f"{CLEAN} clean samples before each.\n"
+            f"Baseline of {mine.manifest.samples} samples, run length {given.run_length}; {given.repeats} streams a "
+            f"fault, {CLEAN} clean samples before each.\n"
         )
         print("| fault | found | median delay | 90% | paged before | by | informed |\n|---|---|---|---|---|---|---|")
         for fault, found in ours(mine, clean, given.repeats).items():
@@ -218,12 +220,12 @@ def main() -> None:
             print(f"| {fault} | {found.row()} | {by} | {found.prompts} of {given.repeats} |", flush=True)
         pages, samples = clean_run_length(mine, clean, given.repeats)
         print(
-            f"\nClean continuation: {pages} pages in {samples} samples, {samples / RUN_LENGTH:.0f} were declared "
+            f"\nClean continuation: {pages} pages in {samples} samples, {samples / given.run_length:.1f} were declared "
             f"({len(clean)} different samples in {given.repeats} orders).\n"
         )
         if not given.without_peers:
             others = {fault: mine.recorded(fault) for fault in [*faults(), "prompt-mix"]}
-            peers(mine.recorded("reference"), clean, others, folder, given.repeats)
+            peers(mine.recorded("reference"), clean, others, folder, given.run_length, given.repeats)
 
 
 if __name__ == "__main__":
