@@ -98,6 +98,21 @@ def test_a_check_that_fails_more_often_is_named_with_its_samples() -> None:
     assert alarm.segment == ""
 
 
+def test_a_check_alarm_names_the_sample_at_which_the_fault_began() -> None:
+    alarm = after_usual(cut(traffic(40, 2), every=1))["check"]
+    assert (alarm.checks, alarm.since) == (("truncated",), USUAL)
+    good, bad = (replace_all(traffic(80, seed), name) for seed, name in ((1, "a"), (2, "b")))
+    bad = [*bad[:50], *cut(bad[50:], every=1)]
+    alarm = raised(feed(watch(), [each for pair in zip(good, bad, strict=True) for each in pair]))["check"]
+    assert (alarm.replica, alarm.since, alarm.since_time) == ("b", 101, bad[50].time)
+
+
+def test_a_prompt_alarm_names_no_check_for_they_are_of_answers() -> None:
+    alarms = after_usual(cut([each for each in traffic(500, 2) if "weather" in each.prompt], every=1))
+    assert alarms["check"].sample < alarms["prompt"].sample
+    assert (alarms["check"].checks[0], alarms["prompt"].checks) == ("truncated", ())
+
+
 def test_answers_that_are_empty_alarm_though_no_baseline_has_any() -> None:
     given = [replace(each, response=" ") if at % 4 == 0 else each for at, each in enumerate(traffic(200, 2))]
     watched = watch()

@@ -107,6 +107,7 @@ class Replica:
     def _explained(self, channel: Channel, seen: Seen) -> Alarm:
         samples = self._ring.samples()
         carrying = self._evidence.strongest()
+        rows = [row for row, _ in carrying]
         top: Row | None = None
         measures: list[str] = []
         if channel == "check":
@@ -132,7 +133,7 @@ class Replica:
             time=seen.time,
             since=since,
             since_time=since_time,
-            checks=tuple(dict.fromkeys((*measures, *named([row for row, _ in carrying]))))[:_NAMED],
+            checks=() if channel == "prompt" else tuple(dict.fromkeys((*measures, *named(rows))))[:_NAMED],
             segment=top.segment if top is not None else "",
             side="prompt" if channel == "prompt" else "both" if prompts_too else "response",
             moved=tuple(_called(sample) for sample in moved[:_NAMED]),
