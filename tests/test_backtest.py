@@ -18,6 +18,7 @@ from support.drifting import traffic
 
 from palegreen.cli.main import main
 from palegreen.evaluators.config import EvaluateConfig
+from palegreen.evaluators.drift.watch import REPLICAS
 from palegreen.evaluators.embed.static import Static
 from palegreen.evaluators.envelope import Envelope
 from palegreen.evaluators.pipeline import Pipeline
@@ -290,3 +291,15 @@ def test_samples_of_a_kind_that_the_baseline_has_none_of_are_not_judged(root: Pa
     found = as_json(root, path)
     assert (found["results"], found["alarms"]) == ({"outside": 40}, [])
     assert "40 of 40 samples have no prompt: their responses are judged without the question" in found["remarks"]
+
+
+def test_any_number_of_replicas_is_told_apart(root: Path) -> None:
+    turns = [
+        replace(each, replica=f"r{number}", finish_reason="length", id=f"{number}-{each.id}")
+        for each in traffic(22, 1)
+        for number in range(REPLICAS + 2)
+    ]
+    found = as_json(root, file_of(root, turns))
+    assert sum(found["results"].values()) == found["samples"] == 22 * (REPLICAS + 2)
+    alarmed = {alarm["replica"] for alarm in found["alarms"] if alarm["channel"] == "check"}
+    assert alarmed == {f"r{number}" for number in range(REPLICAS + 2)}

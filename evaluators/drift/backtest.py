@@ -5,6 +5,7 @@ The file's order is the order of time, whatever the samples say: that is what th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -116,7 +117,7 @@ def replay(folder: Path, source: Path, config: Path | None, bar: Bar, on: str = 
     if found is None or (problem := manifest.mismatch(of, found)):
         raise BaselineError(problem if found is not None else "a backtest needs the baseline's embedder, not none")
     checks = build(settings.checks)
-    watch = Watch(model, settings.drift.segments.named())
+    watch = Watch(model, settings.drift.segments.named(), most=math.inf)
     with engine(on, found, settings) as working:
         with bar("reading and redacting", 0) as done:
             recorded = []
