@@ -18,6 +18,7 @@ from support.drifting import traffic
 
 from palegreen.cli.main import main
 from palegreen.evaluators.config import EvaluateConfig
+from palegreen.evaluators.drift.watch import REPLICAS
 from palegreen.evaluators.embed.static import Static
 from palegreen.evaluators.envelope import Envelope
 from palegreen.evaluators.pipeline import Pipeline
@@ -289,4 +290,31 @@ def test_samples_of_a_kind_that_the_baseline_has_none_of_are_not_judged(root: Pa
     path.write_text('{"response": "An answer to nothing.", "mean_logprob": NaN}\n' * 40)
     found = as_json(root, path)
     assert (found["results"], found["alarms"]) == ({"outside": 40}, [])
-    assert "40 of 40 samples have no prompt: their responses are judged without the question" in found["remarks"]
+    assert (
+        found["remarks"][0] == "none of 40 samples were compared with the baseline: no alarm says little of the others"
+    )
+    unasked = "40 of 40 samples have no prompt: the baseline has none such, so they were not compared"
+    assert unasked in found["remarks"]
+    said = backtest(root, path, "--html", tmp_path / "page.html").stdout
+    assert "no alarm, but only 0 of 40 samples were compared" in said.splitlines()
+    assert "No alarm, but only 0 of 40" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_checks_that_the_samples_lack_the_fields_for_are_named(root: Path) -> None:
+    found = as_json(root, file_of(root, [replace(each, finish_reason="") for each in traffic(40, 1)]))
+    missing = "content_filter (0 of 40), truncated (0 of 40)"
+    assert found["remarks"] == [
+        f"checks that could not be judged: {missing}; the samples lack what the baseline's mostly have"
+    ]
+
+
+def test_any_number_of_replicas_is_told_apart(root: Path) -> None:
+    turns = [
+        replace(each, replica=f"r{number}", finish_reason="length", id=f"{number}-{each.id}")
+        for each in traffic(22, 1)
+        for number in range(REPLICAS + 2)
+    ]
+    found = as_json(root, file_of(root, turns))
+    assert sum(found["results"].values()) == found["samples"] == 22 * (REPLICAS + 2)
+    alarmed = {alarm["replica"] for alarm in found["alarms"] if alarm["channel"] == "check"}
+    assert alarmed == {f"r{number}" for number in range(REPLICAS + 2)}

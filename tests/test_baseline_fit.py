@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -295,3 +296,14 @@ def test_samples_of_which_some_have_no_time_are_taken_in_their_order_and_it_says
     said = fitted(samples).manifest
     assert "4 of 700 samples have no time: all are taken in the order in which they were read" in said.remarks
     assert said.since is None
+
+
+def test_fields_that_some_samples_lack_are_named() -> None:
+    samples = [
+        replace(sample, finish_reason="" if at % 2 else "stop", mean_logprob=math.nan if at < 20 else -0.5)
+        for at, sample in enumerate(recorded(700))
+    ]
+    remarks = fitted(samples).manifest.remarks
+    assert "350 of 700 samples have a finish_reason: checks that need it are counted on these alone" in remarks
+    assert "20 of 700 samples have a mean_logprob that is not a number: they count as without" in remarks
+    assert not any("finish_reason" in remark for remark in fitted(recorded(700)).manifest.remarks)

@@ -25,7 +25,7 @@ from palegreen.evaluators.drift.evidence import Evidence, Rows
 from palegreen.evaluators.drift.model import Model
 from palegreen.evaluators.drift.ring import packed, unpacked
 from palegreen.evaluators.drift.state import Keeper
-from palegreen.evaluators.drift.watch import REPLICAS, Watch
+from palegreen.evaluators.drift.watch import REPLICAS, SILENT, Watch
 from palegreen.evaluators.sample import Sample
 from palegreen.runtime.exposition import Collected
 
@@ -98,6 +98,21 @@ def test_a_check_that_fails_more_often_is_named_with_its_samples() -> None:
     assert alarm.segment == ""
 
 
+def test_a_check_alarm_names_the_sample_at_which_the_fault_began() -> None:
+    alarm = after_usual(cut(traffic(40, 2), every=1))["check"]
+    assert (alarm.checks, alarm.since) == (("truncated",), USUAL)
+    good, bad = (replace_all(traffic(80, seed), name) for seed, name in ((1, "a"), (2, "b")))
+    bad = [*bad[:50], *cut(bad[50:], every=1)]
+    alarm = raised(feed(watch(), [each for pair in zip(good, bad, strict=True) for each in pair]))["check"]
+    assert (alarm.replica, alarm.since, alarm.since_time) == ("b", 101, bad[50].time)
+
+
+def test_a_prompt_alarm_names_no_check_for_they_are_of_answers() -> None:
+    alarms = after_usual(cut([each for each in traffic(500, 2) if "weather" in each.prompt], every=1))
+    assert alarms["check"].sample < alarms["prompt"].sample
+    assert (alarms["check"].checks[0], alarms["prompt"].checks) == ("truncated", ())
+
+
 def test_answers_that_are_empty_alarm_though_no_baseline_has_any() -> None:
     given = [replace(each, response=" ") if at % 4 == 0 else each for at, each in enumerate(traffic(200, 2))]
     watched = watch()
@@ -136,12 +151,46 @@ def replace_all(samples: Sequence[Sample], replica: str) -> list[Sample]:
     return [replace(each, replica=replica) for each in samples]
 
 
-def test_replicas_are_bounded_and_the_one_not_seen_for_longest_gives_way() -> None:
+def full() -> Watch:
+    """A watch of as many replicas as there may be, one sample each."""
     watched = watch()
-    for number in range(REPLICAS + 3):
+    for number in range(REPLICAS):
         feed(watched, replace_all(traffic(1, 1), f"replica-{number}"))
-    assert list(watched.replicas) == [f"replica-{number}" for number in range(3, REPLICAS + 3)]
+    return watched
+
+
+def later(seconds: float) -> list[Sample]:
+    """Of one more replica."""
+    return [replace(each, time=each.time + seconds) for each in replace_all(traffic(2, 1), "new")]
+
+
+def test_a_replica_too_many_takes_no_others_place_and_its_samples_are_counted() -> None:
+    watched = full()
+    with capture_logs() as logs:
+        feed(watched, later(SILENT - 60))
+    assert list(watched.replicas) == [f"replica-{number}" for number in range(REPLICAS)]
+    assert watched.samples == {"watched": REPLICAS, "too_many_replicas": 2}
+    assert [line["event"] for line in logs] == ["drift.too_many_replicas"]
+    series = 'instance_id="_other_",namespace="prod",pod="chat-0",result="too_many_replicas"} 2.0'
+    assert series in shown(watched)["palegreen_drift_watched_samples_total"]
+
+
+def test_a_replica_that_is_silent_for_an_hour_gives_way_and_its_samples_still_count() -> None:
+    watched = full()
+    feed(watched, later(SILENT))
+    assert list(watched.replicas) == [*(f"replica-{number}" for number in range(1, REPLICAS)), "new"]
+    assert watched.samples == {"watched": REPLICAS + 2}
     assert "replica-0" not in shown(watched)["palegreen_drift_watched_samples_total"]
+
+
+def test_how_long_a_replica_was_silent_is_known_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    keeper = Keeper(watched := watch(), path)
+    feed(watched, [each for number in range(REPLICAS) for each in replace_all(traffic(1, 1), f"replica-{number}")])
+    keeper.keep(now=True)
+    again = kept(path, watch())
+    feed(again, later(SILENT - 60))
+    assert again.samples == {"too_many_replicas": 2}
 
 
 def test_a_marker_that_moved_near_the_beginning_stands_in_the_alarm() -> None:

@@ -27,7 +27,7 @@ class Alarm:
     """The first sample of the change, by estimate; the oldest one that is still known, if it began before."""
     since_time: float
     checks: tuple[str, ...]
-    """Checks, scores and scalar channels that carry evidence, most first."""
+    """Checks, scores and scalar channels that carry evidence, most first; they are of answers, so none of questions."""
     segment: str
     """The segment in which there is most of it, empty where that is the whole traffic."""
     side: Literal["response", "prompt", "both"]

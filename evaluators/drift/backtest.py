@@ -5,6 +5,8 @@ The file's order is the order of time, whatever the samples say: that is what th
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -16,11 +18,13 @@ from numpy.typing import NDArray
 from palegreen.evaluators.baseline import manifest
 from palegreen.evaluators.baseline.engine import engine
 from palegreen.evaluators.baseline.errors import BaselineError
+from palegreen.evaluators.baseline.prepare import left_out
 from palegreen.evaluators.baseline.progress import Bar
 from palegreen.evaluators.checks.registry import build
 from palegreen.evaluators.checks.view import View
 from palegreen.evaluators.config import EvaluateConfig
 from palegreen.evaluators.detectors.latch import Turn
+from palegreen.evaluators.drift import remarks
 from palegreen.evaluators.drift.alarm import CHANNELS, Alarm
 from palegreen.evaluators.drift.model import Model
 from palegreen.evaluators.drift.watch import Result, Watch
@@ -58,6 +62,11 @@ class Replay:
     def watched(self) -> int:
         """Samples that were compared with the baseline."""
         return self.results.get("watched", 0)
+
+    @property
+    def scant(self) -> bool:
+        """Whether too few were for silence to mean anything."""
+        return remarks.scant(self.watched, self.total)
 
     @property
     def expected(self) -> float:
@@ -116,7 +125,7 @@ def replay(folder: Path, source: Path, config: Path | None, bar: Bar, on: str = 
     if found is None or (problem := manifest.mismatch(of, found)):
         raise BaselineError(problem if found is not None else "a backtest needs the baseline's embedder, not none")
     checks = build(settings.checks)
-    watch = Watch(model, settings.drift.segments.named())
+    watch = Watch(model, settings.drift.segments.named(), most=math.inf)
     with engine(on, found, settings) as working:
         with bar("reading and redacting", 0) as done:
             recorded = []
@@ -128,11 +137,16 @@ def replay(folder: Path, source: Path, config: Path | None, bar: Bar, on: str = 
         ratios = np.full((len(recorded), len(CHANNELS)), np.nan, np.float32)
         raised: dict[int, Raised] = {}
         up: dict[tuple[str, str], int] = {}
+        told: Counter[str] = Counter()
+        fair = 0
         with bar("replaying", len(recorded)) as done:
             for number, vectors in enumerate(chain.from_iterable(working.embedded(recorded))):
                 sample = recorded[number]
                 _finite(number, sample, vectors, source)
                 outcomes = checks.run(View(sample, vectors, of.quantiles))
+                if not left_out(sample):
+                    fair += 1
+                    told.update(check for check, said in outcomes.items() if said and said[:2] != (None, None))
                 for turn, alarm, _, _ in watch.observe([Scored(sample, outcomes)], [vectors]):
                     whose = (alarm.channel, alarm.replica)
                     if turn is Turn.RAISED:
@@ -151,7 +165,7 @@ def replay(folder: Path, source: Path, config: Path | None, bar: Bar, on: str = 
         alarms=list(raised.values()),
         ratios=ratios,
         seconds=(max(times) - min(times)) or None if times and len(times) == len(recorded) else None,
-        remarks=_remarks(recorded, set(of.models)),
+        remarks=remarks.on(recorded, model, watch.samples.get("watched", 0), told, fair),
     )
     for name in {name for each in replayed.alarms for name in each.alarm.moved}:
         if (place := _number(name, recorded)) is not None:
@@ -181,23 +195,3 @@ def _number(name: str, recorded: list[Sample]) -> int | None:
     if name.startswith("#") and name[1:].isdecimal():
         return int(name[1:])
     return next((at for at, sample in enumerate(recorded) if sample.id and sample.id.startswith(name)), None)
-
-
-def _remarks(recorded: list[Sample], models: set[str]) -> list[str]:
-    times = [sample.time for sample in recorded]
-    late = int((np.maximum.accumulate(times) > np.array(times)).sum())
-    untimed = times.count(0.0)
-    found = []
-    if untimed:
-        found.append(f"{untimed} of {len(times)} samples have no time")
-    elif late:
-        found.append(f"{late} of {len(times)} samples are out of the order of time; they were replayed as they stand")
-    if others := models and sorted({sample.model for sample in recorded} - models):
-        named = ", ".join(name or "none named" for name in others[:4])
-        found.append(f"samples of models that the baseline is not of: {named}")
-    unasked = sum(not sample.prompt.strip() for sample in recorded)
-    if unasked:
-        found.append(
-            f"{unasked} of {len(times)} samples have no prompt: their responses are judged without the question"
-        )
-    return found

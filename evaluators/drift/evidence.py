@@ -4,8 +4,9 @@ The arithmetic is that of `detectors.edetector`, done for all rows together: one
 microseconds. Evidence is averaged with weights fixed beforehand, which is valid under any dependence: half for the rows
 over all samples, half for those of segments, so that naming segments costs what is seen in all traffic little.
 
-Where a row's evidence begins is where Page's cumulative sum of the same bet last was at nought ("Continuous inspection
-schemes", Biometrika 41, 1954).
+A row's evidence begins with the first sample that took Page's cumulative sum of the same bet off nought ("Continuous
+inspection schemes", Biometrika 41, 1954): the next number may be another replica's, or one of which the check says
+nothing.
 """
 
 from __future__ import annotations
@@ -145,10 +146,11 @@ class Evidence:
         np.minimum(grown, inside.caps[told], out=grown)
         self._evidence[which] = grown
         self._mean[which] = grown @ _SHARES
-        total = self._sum[which] + np.log(factor[:, _SLOW])
+        before = self._sum[which]
+        total = before + np.log(factor[:, _SLOW])
         over = total > 0
         self._sum[which] = total * over
-        self._since[which[~over]] = number
+        self._since[which[over & (before == 0)]] = number
         high = np.zeros(rows.streams, np.bool_)
         high[inside.streams[told[beyond > 1]]] = True
         return self.ratio, high

@@ -52,6 +52,11 @@ class Model:
         """Clusters of prompts of which something is known, from 0 on."""
         return len(self.calibrations["response"].conditional.centre)
 
+    @property
+    def unasked(self) -> bool:
+        """Whether something is known of samples without a prompt, which are the last cluster."""
+        return self.known == self.features.clusters
+
     def vectors(self, channel: Channel, whitened: Floats, clusters: NDArray[np.intp]) -> NDArray[np.float64]:
         """Whitened vectors (n, d) centred and scaled by cluster, as the detector takes them; for looking back."""
         fitted = self.calibrations[channel].conditional

@@ -9,7 +9,7 @@ from html import escape
 
 from palegreen.evaluators.drift.backtest import Raised, Replay
 from palegreen.evaluators.drift.plot import strips
-from palegreen.evaluators.drift.render import balance, facts
+from palegreen.evaluators.drift.render import balance, facts, silence
 from palegreen.evaluators.sample import Sample
 
 _EXCERPT = 600
@@ -72,7 +72,7 @@ def _parts(of: Replay) -> Iterator[str]:
         "<p class=soft>Above the dashed line at 1 is an alarm. Shaded: from the estimated beginning of the change to "
         "the release. The scale is logarithmic; of several replicas the highest is drawn.</p>"
     )
-    yield "<h2>Alarms</h2>" + ("" if of.alarms else "<p>None.</p>")
+    yield "<h2>Alarms</h2>" + ("" if of.alarms else f"<p>{silence(of).capitalize()}.</p>")
     for each in of.alarms:
         yield from _alarm(of, each)
     carried = Counter(check for each in of.alarms for check in each.alarm.checks)

@@ -32,11 +32,16 @@ def lines(of: Replay) -> Iterator[str]:
         yield f"note: {remark}"
     yield ""
     if not of.alarms:
-        yield "no alarm"
+        yield silence(of)
     for each in of.alarms:
         yield from alarm(each)
     yield ""
     yield from balance(of)
+
+
+def silence(of: Replay) -> str:
+    """What is said where nothing alarmed."""
+    return f"no alarm, but only {of.watched} of {of.total} samples were compared" if of.scant else "no alarm"
 
 
 def alarm(raised: Raised) -> Iterator[str]:

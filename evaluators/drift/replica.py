@@ -53,6 +53,8 @@ class Replica:
     def __init__(self, name: str, model: Model, markers: Markers) -> None:
         self.name = name
         self.alarms: dict[Channel, Alarm] = {}
+        self.last = 0.0
+        """When its last sample was, epoch seconds; 0 if there was none."""
         self.ratios: dict[Channel, float] = dict.fromkeys((*model.calibrations, "check"), 0.0)
         self._model, self._markers = model, markers
         self._mewma = {channel: Mewma(calibration) for channel, calibration in model.calibrations.items()}
@@ -107,6 +109,7 @@ class Replica:
     def _explained(self, channel: Channel, seen: Seen) -> Alarm:
         samples = self._ring.samples()
         carrying = self._evidence.strongest()
+        rows = [row for row, _ in carrying]
         top: Row | None = None
         measures: list[str] = []
         if channel == "check":
@@ -132,7 +135,7 @@ class Replica:
             time=seen.time,
             since=since,
             since_time=since_time,
-            checks=tuple(dict.fromkeys((*measures, *named([row for row, _ in carrying]))))[:_NAMED],
+            checks=() if channel == "prompt" else tuple(dict.fromkeys((*measures, *named(rows))))[:_NAMED],
             segment=top.segment if top is not None else "",
             side="prompt" if channel == "prompt" else "both" if prompts_too else "response",
             moved=tuple(_called(sample) for sample in moved[:_NAMED]),
@@ -162,6 +165,7 @@ class Replica:
                 raise ValueError("an alarm without its reasons")
         self._evidence.restore(parts["evidence"])
         self._ring.restore(parts["ring"])
+        self.last = float(self._ring.samples()["time"].max(initial=0.0))
         for channel, ratio in zip(CHANNELS, parts["ratios"]["all"].tolist(), strict=True):
             if channel in self.ratios:
                 self.ratios[channel] = ratio

@@ -22,12 +22,15 @@ from palegreen.evaluators.sample import Sample
 from palegreen.evaluators.store.scored import Scored
 from palegreen.runtime.exposition import Collected
 from palegreen.runtime.seldom import Seldom
+from palegreen.runtime.tally import OTHER
 
 log = structlog.get_logger()
 
 REPLICAS = 64
-"""Replicas at most; the one that was seen last the longest ago gives way."""
-Result = Literal["watched", "outside", "unfit", "kept", "failed", "tools", "empty"]
+"""Replicas at most; those above are not compared, and counted."""
+SILENT = 3600.0
+"""Seconds without a sample after which a replica gives way to a new one."""
+Result = Literal["watched", "outside", "unfit", "kept", "failed", "tools", "empty", "too_many_replicas"]
 
 
 class Whose(NamedTuple):
@@ -51,9 +54,12 @@ class Watch:
         segments: parts of the traffic that are to be watched by themselves; only those that the baseline has limits
             for are.
         markers: of a replica and a time, what changed there since.
+        most: replicas that are told apart at once; `math.inf` for as many as there are.
     """
 
-    def __init__(self, model: Model, segments: Sequence[Named] = (), markers: Markers = no_markers) -> None:
+    def __init__(
+        self, model: Model, segments: Sequence[Named] = (), markers: Markers = no_markers, most: float = REPLICAS
+    ) -> None:
         self.model = model
         self.seen = 0
         """Samples so far, of all kinds: the number of the next one."""
@@ -61,7 +67,9 @@ class Watch:
         self.whose: dict[str, Whose] = {}
         self._segments = tuple(each for each in segments if each in model.segments)
         self._markers = markers
+        self._most = most
         self._results: Counter[tuple[Whose, Result]] = Counter()
+        self._gone: Counter[Result] = Counter()  # of replicas that were forgotten
         self._alarms: Counter[tuple[Whose, str]] = Counter()
         self._resets: Counter[tuple[Whose, str]] = Counter()
         self._seldom = Seldom()
@@ -76,7 +84,7 @@ class Watch:
     @property
     def samples(self) -> dict[Result, int]:
         """How many samples were what, see `palegreen_drift_watched_samples_total`."""
-        found: Counter[Result] = Counter()
+        found = self._gone.copy()
         for (_, result), times in self._results.items():
             found[result] += times
         return dict(found)
@@ -97,9 +105,11 @@ class Watch:
         events: list[Event] = []
         for scored, result in zip(batch, results, strict=True):
             sample = scored.sample
+            row = next(rows) if result == "watched" else NOWHERE
             replica, whose = self._replica(sample)
-            if result == "watched":
-                row = next(rows)
+            if replica is None:
+                result = "too_many_replicas"
+            elif result == "watched":
                 if row.cluster < 0:
                     result = "outside"
                 values = self.model.rows.values(scored.outcomes, row.scalars)
@@ -107,7 +117,7 @@ class Watch:
                 events += self._told(replica, whose, self._seen_as(sample, row, values, segments))
             elif result == "empty":
                 empty = self.model.rows.values({each: scored.outcomes.get(each) for each in ("empty",)}, {})
-                events += self._told(replica, whose, self._seen_as(sample, NOWHERE, empty, ()))
+                events += self._told(replica, whose, self._seen_as(sample, row, empty, ()))
             self._results[whose, result] += 1
             self.seen += 1
         return events
@@ -139,7 +149,7 @@ class Watch:
                 collected.add("palegreen_drift_check_evidence_ratio", ratio, *labels, check)
         shown = {self.whose[each] for each in self.replicas}
         for (whose, result), times in self._results.items():
-            if whose in shown:
+            if whose in shown or result == "too_many_replicas":
                 collected.add("palegreen_drift_watched_samples_total", times, *whose, namespace, pod, result)
         for (whose, reason), times in self._resets.items():
             if whose in shown:
@@ -147,13 +157,6 @@ class Watch:
 
     def admit(self, whose: Whose) -> Replica:
         """A replica that is not known yet."""
-        while len(self.replicas) >= REPLICAS:
-            gone, _ = self.replicas.popitem(last=False)
-            labels = self.whose.pop(gone)
-            for counts in (self._results, self._alarms, self._resets):
-                for key in [key for key in counts if key[0] == labels]:
-                    del counts[key]
-            log.warning("drift.forgotten", replica=gone, cause=f"more than {REPLICAS} replicas")
         if self.model.manifest.models and whose.model not in self.model.manifest.models:
             known = ", ".join(sorted(self.model.manifest.models)) or "none named"
             log.warning("drift.other_model", replica=whose.replica, model=whose.model, baseline_of=known)
@@ -161,13 +164,38 @@ class Watch:
         found = self.replicas[whose.replica] = Replica(whose.replica, self.model, self._markers)
         return found
 
-    def _replica(self, sample: Sample) -> tuple[Replica, Whose]:
+    def _replica(self, sample: Sample) -> tuple[Replica | None, Whose]:
+        """Whose a sample is; None of a replica too many, and labels of which there are few."""
+        now = moment(sample.time)
         found = self.replicas.get(sample.replica)
+        if found is None and not self._room(now):
+            self._too_many(sample.replica)
+            known = sample.model in self.model.manifest.models
+            return None, Whose(sample.model if known else OTHER, OTHER, OTHER)
         if found is None:
             found = self.admit(Whose(sample.model, sample.endpoint, sample.replica))
-        else:
-            self.replicas.move_to_end(sample.replica)
+        self.replicas.move_to_end(sample.replica)
+        found.last = now
         return found, self.whose[sample.replica]
+
+    def _room(self, now: float) -> bool:
+        """Whether there is, or can be made, room for one more replica. One that still answers never gives way."""
+        if len(self.replicas) < self._most:
+            return True
+        gone, oldest = next(iter(self.replicas.items()))
+        if now - oldest.last < SILENT:
+            return False
+        del self.replicas[gone]
+        labels = self.whose.pop(gone)
+        for (whose, result), times in self._results.items():
+            if whose == labels:
+                self._gone[result] += times
+        for counts in (self._results, self._alarms, self._resets):
+            for key in [key for key in counts if key[0] == labels]:
+                del counts[key]
+        silent = round(now - oldest.last)
+        log.warning("drift.forgotten", replica=gone, silent_seconds=silent, cause=f"{self._most:g} replicas at most")
+        return True
 
     def _seen_as(self, sample: Sample, row: Row, values: NDArray[np.float32], segments: tuple[str, ...]) -> Seen:
         return Seen(
@@ -192,6 +220,11 @@ class Watch:
                 log.info("drift.released", **_said(alarm, number))
                 self.resets(replica.name, "released")
         return events
+
+    def _too_many(self, replica: str) -> None:
+        if self._seldom.due("too many"):
+            effect = "samples of further replicas are not compared"
+            log.warning("drift.too_many_replicas", most=self._most, replica=replica[:100], effect=effect)
 
     def _unfit(self, sample: Sample) -> None:
         if self._seldom.due("unfit"):
