@@ -153,6 +153,12 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, said: str) -> None:
     refused(fit(path, tmp_path / "out"), said)
 
 
+def test_a_line_of_another_encoding_is_refused_not_read_as_garbled_text(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    path.write_bytes(b'{"response": "a"}\n' + '{"response": "Gr\u00fc\u00dfe"}\n'.encode("latin-1"))
+    refused(fit(path, tmp_path / "out"), "samples.jsonl:2: not UTF-8: byte 0xfc at 16; allowed: JSON in UTF-8")
+
+
 def test_samples_scored_by_two_embedders_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
     path.write_text("".join(f'{{"response": "a", "embedder": "{name * 20}"}}\n' for name in ("ab", "ab", "cd")))
