@@ -102,9 +102,12 @@ def _moment(text: str) -> float:
 def show(folder: Path, as_json: bool) -> None:
     """Show a baseline, or the current one of a folder of baselines."""
     from palegreen.evaluators.baseline import manifest, render
+    from palegreen.evaluators.baseline.registry import arrays_of
 
     with refusals():
         shown = manifest.load(folder)
+        if shown.arrays:
+            arrays_of(folder)  # what cannot be used is not shown as if it could
     click.echo(shown.model_dump_json(indent=2) if as_json else render.page(shown, time.time()))
 
 
@@ -132,4 +135,6 @@ def promote(folder: Path) -> None:
 
     with refusals():
         before = promoted(folder)
-    click.echo(f"{folder.resolve().name} is current" + (f", instead of {before}" if before else ""))
+    name = folder.resolve().name
+    change = " already" if before == name else f", instead of {before}" if before else ""
+    click.echo(f"{name} is current{change}")

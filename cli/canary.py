@@ -34,6 +34,14 @@ def canary() -> None:
     show_default=True,
     help="answers to each at the temperature of the set of questions",
 )
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="of one answer; the first that takes longer ends it",
+)
 @click.option("--api-key-file", type=_FILE, metavar="FILE", help="secret for the engine")
 @click.option(
     "--api-key-header", default="authorization", show_default=True, metavar="NAME", help="header of the secret"
@@ -47,6 +55,7 @@ def record(
     model: str,
     repeat: int,
     sampled: int,
+    timeout: float,
     api_key_file: Path | None,
     api_key_header: str,
     ca_file: Path | None,
@@ -61,7 +70,7 @@ def record(
     configure("warning")
     try:
         chat = Chat(replica(url, api_key_file=api_key_file, api_key_header=api_key_header, ca_file=ca_file))
-        plan = Plan(repeat, sampled, model)
+        plan = Plan(repeat, sampled, model, timeout)
         made = recorded(chat, prompts, out, plan, force=force, created=time.time(), bar=bar)
     except ConfigError as refused:
         refuse(refused, 2)
@@ -74,4 +83,6 @@ def record(
     differ = [case.prompt.name for case in made.cases if len({answer.text for answer in case.greedy}) > 1]
     if differ:
         click.echo(f"note: answers at temperature 0 differ among themselves: {', '.join(differ)}", err=True)
+    if len(made.cases) > 1 and len({answer.text for case in made.cases for answer in case.greedy}) == 1:
+        click.echo("note: every question got the same answer; is this the model, and is it well?", err=True)
     click.echo(f"{out}: {made.id}, {len(made.cases)} questions to {made.model}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from random import Random
 
 import pytest
 from click.testing import CliRunner, Result
@@ -117,6 +119,45 @@ def test_a_later_fit_is_a_candidate_until_it_is_promoted(fitted: tuple[Path, Pat
     assert compared.stdout.splitlines()[:2] == [f"{first.name} -> {second.name}", "seed: 0 -> 7"]
 
 
+def test_text_that_counts_up_is_noted_and_text_that_differs_by_chance_is_not(tmp_path: Path) -> None:
+    def said(name: str, numbers: Sequence[int]) -> str:
+        counting = [replace(sample, response=f"No. {at}") for sample, at in zip(samples(), numbers, strict=True)]
+        return fit(file_of(tmp_path, counting), tmp_path / name).stderr
+
+    noted, numbers = "note: the responses changed steadily while they were recorded", range(len(samples()))
+    assert noted in said("up", numbers)
+    assert noted not in said("drawn", Random(0).sample(numbers, len(numbers)))
+
+
+def test_a_segment_with_too_few_samples_is_noted(fitted: tuple[Path, Path, Result], tmp_path: Path) -> None:
+    config = tmp_path / "evaluator.yaml"
+    config.write_text("drift: {segments: {endpoint: [billing]}}\n")
+    said = fit(fitted[1], tmp_path / "out", "--config", str(config)).stderr
+    assert "note: segment endpoint=billing has 0 samples to count checks on, 100 are needed" in said
+
+
+def test_without_a_current_baseline_it_says_what_to_promote(tmp_path: Path, fitted: tuple[Path, Path, Result]) -> None:
+    out = shutil.copytree(fitted[0], tmp_path / "out", symlinks=True)
+    one = out / Path(fitted[2].stdout.strip()).name
+    (out / "current").unlink()
+    refused(run("show", out), f"{out}: none is current: palegreen baseline promote {one}")
+    (out / "current").symlink_to("gone")
+    refused(run("show", out), f"{out}: none is current: palegreen baseline promote {one}")
+    assert run("promote", one).stdout == f"{one.name} is current, instead of gone\n"
+    assert run("promote", one).stdout == f"{one.name} is current already\n"
+
+
+def test_a_baseline_without_its_arrays_is_not_shown_as_if_it_were_whole(
+    tmp_path: Path, fitted: tuple[Path, Path, Result]
+) -> None:
+    out = shutil.copytree(fitted[0], tmp_path / "out", symlinks=True)
+    arrays = out / "current" / "arrays.npz"
+    arrays.write_bytes(arrays.read_bytes()[:100])
+    refused(run("show", out), "arrays.npz: is not what manifest.json is of; fit the baseline again")
+    arrays.unlink()
+    refused(run("show", out), "arrays.npz: cannot be read: No such file")
+
+
 def test_show_is_a_page_for_a_person_or_the_manifest(fitted: tuple[Path, Path, Result]) -> None:
     shown = run("show", fitted[0])
     assert shown.exit_code == 0
@@ -151,6 +192,12 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, said: str) -> None:
     path = tmp_path / "samples.jsonl"
     path.write_text(f'{{"response": "a"}}\n\n{line}\n')
     refused(fit(path, tmp_path / "out"), said)
+
+
+def test_a_line_of_another_encoding_is_refused_not_read_as_garbled_text(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    path.write_bytes(b'{"response": "a"}\n' + '{"response": "Gr\u00fc\u00dfe"}\n'.encode("latin-1"))
+    refused(fit(path, tmp_path / "out"), "samples.jsonl:2: not UTF-8: byte 0xfc at 16; allowed: JSON in UTF-8")
 
 
 def test_samples_scored_by_two_embedders_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -238,9 +239,36 @@ def test_what_is_no_fair_share_is_left_out_and_counted() -> None:
     assert (said.samples, said.left_out) == (700, {"kept": 50})
 
 
+def test_copies_of_a_sample_count_once_and_it_says_so() -> None:
+    with pytest.raises(BaselineError, match=r"599 can be used \(599 repeated left out\); needed: 600, 1 more"):
+        fitted([*recorded(599), *recorded(599)])
+    said = fitted([*recorded(700), *recorded(70)]).manifest
+    assert (said.samples, said.left_out) == (700, {"repeated": 70})
+    assert "70 of 770 samples are copies of others: each counts once" in said.remarks
+
+
+def test_a_model_may_say_the_same_again() -> None:
+    unnamed = [*recorded(400, id="", time=0.0), *recorded(400, id="", time=0.0)]
+    assert fitted(unnamed).manifest.samples == 800
+    another_choice = [*recorded(400), *recorded(400, choice=1)]
+    assert fitted(another_choice).manifest.samples == 800
+
+
 def test_constant_text_is_refused() -> None:
     with pytest.raises(BaselineError, match="all 700 responses are the same text"):
         fitted(recorded(700, response="Yes."))
+
+
+def mostly(same: int, n: int) -> list[Sample]:
+    return [replace(sample, response="Yes.") if at % n < same else sample for at, sample in enumerate(recorded(1000))]
+
+
+def test_text_that_is_hardly_ever_another_is_refused_and_text_that_is_mostly_the_same_is_noted() -> None:
+    with pytest.raises(BaselineError, match="960 of 1000 responses are the same text; needed: 50 others, 10 more"):
+        fitted(mostly(24, 25))
+    noted = "750 of 1000 responses are the same text (250 others): false alarms may come ten times as often"
+    assert any(remark.startswith(noted) for remark in fitted(mostly(3, 4)).manifest.remarks)
+    assert not any("the same text" in remark for remark in fitted(mostly(1, 4)).manifest.remarks)
 
 
 def test_embeddings_that_are_all_the_same_are_refused() -> None:
@@ -277,6 +305,12 @@ def test_samples_without_prompts_make_a_baseline_without_a_prompt_channel_and_it
     assert set(said.calibration) == {"response"}
     assert "700 of 700 samples have no prompt: their responses are judged without the question" in said.remarks
     assert said.geometry["clusters"] == 1
+
+
+def test_a_check_that_fails_in_nearly_every_sample_is_noted() -> None:
+    remarks = fitted(recorded(700, finish_reason="length")).manifest.remarks
+    assert any(re.match(r"check truncated fails in (\d+) of \1 samples: it can never alarm", each) for each in remarks)
+    assert not any("never alarm" in remark for remark in usual().manifest.remarks)
 
 
 def test_a_baseline_of_mixed_kinds_says_so() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,57 @@ def test_an_engine_that_does_not_answer_as_it_must_is_one_line(questions: Path, 
     assert not out.exists()
     done = run("canary", "record", "--url", "ftp://x", "--out", str(tmp_path / "r"))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_an_engine_that_accepts_and_never_answers_ends_the_recording_at_the_timeout(
+    questions: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "reference.json"
+    with Fake() as fake:
+        fake.mode = "hung"
+        status, said = recorded(fake, "--prompts", str(questions), "--out", str(out), "--timeout", "0.5")
+    assert (status, said) == (1, f"palegreen: {fake.url}: prompt one: no whole answer within 0.5 s\n")
+
+
+def test_the_first_answer_that_fails_is_told_while_others_hang(questions: Path, tmp_path: Path) -> None:
+    def first_alone(body: dict[str, Any]) -> Spoken | None:
+        if body["temperature"]:
+            return None
+        if len(fake.asked) > 1:
+            fake.ended.wait(30)
+        return speak(body)
+
+    with Fake(first_alone) as fake:
+        began = time.monotonic()
+        status, said = recorded(fake, "--prompts", str(questions), "--out", str(tmp_path / "reference.json"))
+        assert time.monotonic() - began < 20
+    assert (status, said.count("\n")) == (1, 1)
+    assert "prompt one: HTTP 400" in said
+
+
+def test_answers_that_an_evaluator_would_refuse_to_read_are_refused_when_they_are_recorded(
+    questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "reference.json"
+    for module in ("record", "reference"):
+        monkeypatch.setattr(f"palegreen.evaluators.probes.{module}.MOST_BYTES", 1 << 20)
+    long = [("word " * 100_000, {"word " * 100_000: 0.9})]
+    with Fake(lambda _: long, logprobs=False) as fake, pytest.raises(RecordError) as failed:
+        record(Chat(Replica(fake.url)), str(questions), out, Plan(3, 0, ""), force=False, created=0.0, bar=silent)
+    line = (
+        f"{fake.url}: prompt one: the answers so far are 1 MiB; allowed: 1; does the engine heed max_tokens (4 here)?"
+    )
+    assert str(failed.value) == line
+    assert not out.exists()
+
+
+def test_the_same_answer_to_every_question_is_noted(questions: Path, tmp_path: Path) -> None:
+    arguments = ("--prompts", str(questions), "--out", str(tmp_path / "reference.json"), "--force")
+    questions.write_text(questions.read_text() + "  - {name: two, user: what is two and two, max_tokens: 4}\n")
+    noted = "note: every question got the same answer; is this the model, and is it well?\n"
+    with Fake(lambda _: [("No.", {"No.": 0.9})]) as same, Fake() as well:
+        assert noted in recorded(same, *arguments)[1]
+        assert noted not in recorded(well, *arguments)[1]
 
 
 def test_a_reference_that_was_changed_cut_or_is_of_another_kind_is_refused_in_one_line(

@@ -36,13 +36,15 @@ class Limits(Protocol):
 
 
 class Counted(NamedTuple):
-    """What was found, and the samples by language of the response."""
+    """What was found, and the samples by language of the response. `scarce` are the samples of segments too small for
+    limits of their own."""
 
     checks: dict[str, Counts]
     usual: dict[str, Usual]
     normal: Normal
     segments: dict[str, Normal]
     languages: dict[str, int]
+    scarce: dict[str, int]
 
 
 def count(
@@ -91,7 +93,9 @@ def count(
         check: _counts(failed.get(check), lost.get(check), cluster, clusters)
         for check in sorted(failed.keys() | lost.keys())
     }
-    return Counted(counts, reach, whole, {segment: normal(inside) for segment, inside in kept.items()}, languages)
+    parts_of_it = {segment: normal(inside) for segment, inside in kept.items()}
+    scarce = {segment: int(inside.sum()) for segment, inside in member.items() if segment not in kept}
+    return Counted(counts, reach, whole, parts_of_it, languages, scarce)
 
 
 def _outcomes(

@@ -139,7 +139,7 @@ def fit(
         usual=counted.usual,
         normal=counted.normal,
         segments=counted.segments,
-        remarks=remarks.on(samples, counted.languages, features),
+        remarks=remarks.on(prepared, counted, features, projected, parts),
     )
     return Fitted(manifest, arrays)
 

@@ -92,6 +92,8 @@ class Manifest(Section):
 def load(folder: Path) -> Manifest:
     """The manifest of a baseline, or of the current one of a folder of baselines. Raises ConfigError, one line."""
     path = located(folder) / NAME
+    if path.parent == folder and (some := _fitted(folder)) and not path.exists():
+        raise ConfigError(f"{folder}: none is current: palegreen baseline promote {some}")
     try:
         with path.open("rb") as file:
             content = file.read(_MOST)
@@ -110,6 +112,12 @@ def load(folder: Path) -> Manifest:
 def located(folder: Path) -> Path:
     """The folder of a baseline: this one, or where it has many, the one that `current` points to."""
     return folder if (folder / NAME).exists() or not (folder / CURRENT).exists() else folder / CURRENT
+
+
+def _fitted(folder: Path) -> Path | None:
+    """The latest baseline of a folder of baselines, if there is one."""
+    manifests = {path.parent: path.stat().st_mtime for path in folder.glob(f"[!.]*/{NAME}")}
+    return max(manifests, key=lambda path: manifests[path], default=None)
 
 
 def mismatch(manifest: Manifest, embedder: Embedder | None) -> str:

@@ -14,7 +14,6 @@ from palegreen.evaluators.sample import Sample
 from palegreen.evaluators.store.query import Filter, Reader, StoreError
 from palegreen.evaluators.wire import jsonl
 from palegreen.evaluators.wire.errors import WireError
-from palegreen.evaluators.wire.jsontext import loads
 
 _SQLITE, _PARQUET, _GZIP = b"SQLite format 3\0", b"PAR1", b"\x1f\x8b"
 
@@ -82,7 +81,7 @@ def _records(path: Path, since: float | None) -> Iterator[tuple[str, Any]]:
                 for number, line in enumerate(file, 1):
                     if line.strip():
                         where = f"{path}:{number}"
-                        yield where, loads(line, where)
+                        yield where, jsonl.parsed(line, where)
 
 
 @contextmanager

@@ -20,7 +20,8 @@ from palegreen.runtime.settings import Section
 from palegreen.runtime.yamlfile import ConfigError
 
 FORMAT = 1
-_MOST_BYTES = 64 << 20
+MOST_BYTES = 64 << 20
+"""Of the file."""
 
 
 class RecordedToken(Section):
@@ -97,13 +98,13 @@ def load(path: Path) -> Reference:
     """Read a reference. Raises ConfigError, one line."""
     try:
         with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
+            content = file.read(MOST_BYTES + 1)
     except OSError as failure:
         raise ConfigError(
             f"{path}: cannot be read: {failure.strerror}; allowed: what palegreen canary record has made"
         ) from None
-    if len(content) > _MOST_BYTES:
-        raise ConfigError(f"{path}: more than {_MOST_BYTES >> 20} MiB; allowed: what palegreen canary record has made")
+    if len(content) > MOST_BYTES:
+        raise ConfigError(f"{path}: more than {MOST_BYTES >> 20} MiB; allowed: what palegreen canary record has made")
     try:
         reference = Reference.model_validate_json(content)
     except ValidationError as refused:
@@ -121,11 +122,14 @@ def save(path: Path, reference: Reference, *, force: bool) -> Reference:
     """Write a reference, whole or not at all; it gets its id. Raises ConfigError, one line."""
     said = reference.model_dump(mode="json")
     said["id"] = identity(said)
+    content = json.dumps(said, indent=1, ensure_ascii=False).encode()
+    if len(content) > MOST_BYTES:
+        raise ConfigError(f"{path}: would be {len(content) >> 20} MiB; allowed: {MOST_BYTES >> 20}: ask for less")
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(said, file, indent=1, ensure_ascii=False)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             Path(name).chmod(0o644)

@@ -179,7 +179,18 @@ def read(line: bytes | str, where: str = "line") -> Sample:
     Raises:
         WireError: `where: key: problem; allowed: ...`.
     """
-    return of_record(loads(line if isinstance(line, bytes) else line.encode("utf-8", "replace"), where), where)
+    return of_record(parsed(line if isinstance(line, bytes) else line.encode("utf-8", "replace"), where), where)
+
+
+def parsed(line: bytes, where: str) -> Any:
+    """The record of one line, not yet looked at.
+
+    Text of another encoding is refused: read with U+FFFD in it, each of its samples would be one that is garbled.
+
+    Raises:
+        WireError: not UTF-8, or not JSON.
+    """
+    return loads(line, where, strict=True)
 
 
 def of_record(record: Any, where: str) -> Sample:

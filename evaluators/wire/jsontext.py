@@ -20,23 +20,26 @@ _Utf8 = codecs.getincrementaldecoder("utf-8")
 _read_whole = json.JSONDecoder(parse_constant=lambda _: None, strict=False).raw_decode
 
 
-def loads(data: bytes, where: str) -> Any:
+def loads(data: bytes, where: str, *, strict: bool = False) -> Any:
     """The value of a JSON text. NaN reads as null, half a surrogate pair and invalid UTF-8 as U+FFFD.
 
     Raises:
-        WireError: not JSON.
+        WireError: not JSON; with `strict` also: not UTF-8.
     """
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
-        return _loads_lenient(data, where)
+        return _loads_lenient(data, where, strict)
 
 
-def _loads_lenient(data: bytes, where: str) -> Any:
+def _loads_lenient(data: bytes, where: str, strict: bool) -> Any:
     """What Python's json writes and JavaScript's JSON.stringify, and orjson refuses."""
     try:
-        text = data.removeprefix(_BOM).decode("utf-8", "replace")
+        text = data.removeprefix(_BOM).decode("utf-8", "strict" if strict else "replace")
         return _clean(json.loads(text, parse_constant=lambda _: None))
+    except UnicodeDecodeError as error:
+        byte = f"byte 0x{error.object[error.start]:02x} at {error.start}"
+        raise WireError(f"{where}: not UTF-8: {byte}; allowed: JSON in UTF-8, convert it with iconv") from None
     except json.JSONDecodeError as error:
         raise WireError(f"{where}: not JSON: {error.msg} at character {error.pos}") from None
     except RecursionError:
