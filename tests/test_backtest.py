@@ -110,7 +110,7 @@ def test_a_clean_file_alarms_nobody_and_says_what_was_to_be_expected(root: Path)
     assert found["expected_false_alarms"] == pytest.approx(300 / 2000, rel=0.1)
     said = backtest(root, path).stdout
     assert "one in 2000 samples is declared" in said
-    assert "seen: 0 pages (0 a day)" in said
+    assert "pages seen: 0 (0 a day)" in said
 
 
 def test_people_are_told_the_delay_and_why(root: Path) -> None:

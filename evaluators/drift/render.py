@@ -79,14 +79,14 @@ def why(of: Alarm) -> str:
 
 
 def balance(of: Replay) -> Iterator[str]:
-    """False pages, expected and seen."""
+    """False pages as expected, and all that there were."""
     pages = sum(each.alarm.pages for each in of.alarms)
     line = f"false pages: one in {of.every:.0f} samples is declared, {of.expected:.3g} expected here"
     daily, seen = of.per_day(of.expected), of.per_day(pages)
     if daily is not None and seen is not None:
-        yield f"{line} ({_few(daily)} a day); seen: {pages} page{'s' if pages != 1 else ''} ({_few(seen)} a day)"
+        yield f"{line} ({_few(daily)} a day); pages seen: {pages} ({_few(seen)} a day)"
     else:
-        yield f"{line}; seen: {pages} page{'s' if pages != 1 else ''}"
+        yield f"{line}; pages seen: {pages}"
     for channel, said in of.baseline.calibration.items():
         if str(said.get("how", "simulated")) != "simulated":
             yield f"the threshold of the channel {channel} was {said['how']}"
