@@ -15,7 +15,7 @@ from support.fleet import Fleet
 
 CHOSEN = {
     "palegreen-model": {"instance_id": "samples/(vllm|sglang)"},
-    "palegreen-quality": {"model": "assistant|small"},
+    "palegreen-quality": {"model": "assistant|small.*"},
 }
 
 
