@@ -21,6 +21,11 @@ from palegreen.catalogue.yamltext import document
 
 _DEFAULT = AlertsConfig()
 _PEERS = "4m"  # they load an hour of 260 series a replica, and say nothing sooner than in two hours
+# Metrics by which an engine is there, as a pattern of what follows palegreen_engine_.
+_SHOWN = (
+    "requests_(running|waiting|finished_total)|generation_tokens_total|kv_cache_usage_ratio"
+    "|time_to_first_token_seconds_count|state"
+)
 # Metrics whose loss is told even where the engine's mapping does not say that it is absent.
 _LASTING = (
     "palegreen_engine_requests_running",
@@ -94,7 +99,7 @@ def _signals(scale: float) -> list[dict[str, Any]]:
         for metric in _LASTING
     )
     return [
-        {"record": name, "expr": filled(expr.replace("$vanished", vanished), scale)}
+        {"record": name, "expr": filled(expr.replace("$vanished", vanished).replace("$shown", _SHOWN), scale)}
         for name, expr in yaml.safe_load(text).items()
     ]
 
